@@ -1,0 +1,1 @@
+//! Keystone and Glance over HTTP.
