@@ -3,6 +3,20 @@
 pub mod units;
 
 pub mod error;
+
+pub mod buffers;
+pub mod flow;
+pub mod hash;
+pub mod map;
+
+pub mod qcow2;
+
+pub mod scan;
+
+pub mod encode;
+
+pub mod place;
+
 #[cfg(feature = "openstack")]
 pub mod openstack;
 #[cfg(feature = "embedded")]
