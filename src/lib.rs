@@ -5,17 +5,22 @@ pub mod units;
 pub mod error;
 
 pub mod buffers;
+pub mod facts;
 pub mod flow;
 pub mod hash;
 pub mod map;
 
 pub mod qcow2;
 
+pub mod source;
+
 pub mod scan;
 
 pub mod encode;
 
 pub mod place;
+
+pub mod spool;
 
 #[cfg(feature = "openstack")]
 pub mod openstack;
