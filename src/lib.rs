@@ -22,6 +22,8 @@ pub mod place;
 
 pub mod spool;
 
+pub mod sink;
+
 #[cfg(feature = "openstack")]
 pub mod openstack;
 #[cfg(feature = "embedded")]

@@ -35,6 +35,12 @@ def need_tools():
                        + " ".join(missing) + f"\n(python used: {sys.executable})")
 
 
+def start(log, *command):
+    with open(log, "ab") as out:
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out,
+                                stderr=subprocess.STDOUT)
+
+
 def ensure_venv(lab, with_client):
     if sys.version_info < (3, 11):
         raise LabError("Keystone and Glance need Python 3.11 or later; set SNAPCOW_PYTHON")
@@ -54,22 +60,37 @@ def ensure_venv(lab, with_client):
         return
     lab.log.mkdir(parents=True, exist_ok=True)
     log = lab.log / "pip.log"
-    with open(log, "wb") as out:
-        def run(*command):
-            return subprocess.run(command, stdin=subprocess.DEVNULL, stdout=out,
-                                  stderr=subprocess.STDOUT).returncode == 0
-        need_tools()
-        if not works:
-            say("making the virtual environment")
-            if not run(sys.executable, "-m", "venv", "--clear", str(lab.venv)):
-                raise LabError(f"no virtual environment:\n{tail(log)}\n"
-                               "on Debian: apt-get install python3-venv")
-        wanted = SERVERS + (CLIENT if with_client else [])
-        say("installing " + ", ".join(wanted) + " (a minute or more)")
-        if not run(python, "-m", "pip", "install", "--disable-pip-version-check",
-                   "-c", str(pins), *wanted):
-            raise LabError(f"pip failed; the end of {log}:\n{tail(log)}\nif a compiler error is in "
-                           "it, on Debian: apt-get install gcc libc6-dev python3-dev")
+    log.unlink(missing_ok=True)
+    need_tools()
+    if not works:
+        say("making the virtual environment")
+        if start(log, sys.executable, "-m", "venv", "--clear", str(lab.venv)).wait():
+            raise LabError(f"no virtual environment:\n{tail(log)}\n"
+                           "on Debian: apt-get install python3-venv")
+    wanted = ([] if have == stamp else SERVERS) + (CLIENT if with_client else [])
+    say("installing " + ", ".join(wanted) + " (a minute or more)")
+    pip = [python, "-m", "pip", "--disable-pip-version-check"]
+    compiled = None
+    if have != stamp:
+        # uWSGI holds the interpreter it was compiled against, so a wheel that pip's cache kept
+        # from another Python of the same version does not work here. It compiles meanwhile.
+        uwsgi_log, wheels = lab.log / "pip-uwsgi.log", lab.venv / ".wheels"
+        uwsgi_log.unlink(missing_ok=True)
+        shutil.rmtree(wheels, ignore_errors=True)
+        compiled = start(uwsgi_log, *pip, "wheel", "--no-cache-dir", "--use-pep517", "--no-deps",
+                         "-c", str(pins), "-w", str(wheels), "uwsgi")
+    rest = [name for name in wanted if name != "uwsgi"]
+    failed = start(log, *pip, "install", "-c", str(pins), *rest).wait()
+    if compiled and compiled.wait():
+        raise LabError(f"uWSGI does not compile; the end of {uwsgi_log}:\n{tail(uwsgi_log)}\n"
+                       "on Debian: apt-get install gcc libc6-dev python3-dev")
+    if not failed and compiled:
+        failed = start(log, *pip, "install", "--force-reinstall", "--no-deps",
+                       *map(str, wheels.glob("*.whl"))).wait()
+        shutil.rmtree(wheels, ignore_errors=True)
+    if failed:
+        raise LabError(f"pip failed; the end of {log}:\n{tail(log)}\nif a compiler error is in "
+                       "it, on Debian: apt-get install gcc libc6-dev python3-dev")
     write_file(stamp_file, stamp)
     if with_client:
         write_file(client_file, stamp)
@@ -134,7 +155,8 @@ def write_config(lab):
     """The servers' files. Glance's needs Keystone's port to be chosen."""
     root = lab.root
     ttl = lab.state.setdefault("token_ttl", DEFAULT_TTL)
-    # sqlite_synchronous: a power cut may cost this lab its data, waiting for the disk is not worth it.
+    # sqlite_synchronous: a power cut may cost this lab its data; that is not worth waiting for the
+    # disk.
     # password_hash_rounds: the cheapest bcrypt; its default makes every login slow.
     write_file(root / "etc/keystone/keystone.conf", textwrap.dedent(f"""\
         [DEFAULT]

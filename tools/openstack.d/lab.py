@@ -50,11 +50,13 @@ def tail(path, lines=30):
 
 class Lab:
     def __init__(self):
-        self.root = pathlib.Path(os.environ.get("SNAPCOW_LAB") or REPO / "target" / "lab").absolute()
+        root = os.environ.get("SNAPCOW_LAB") or REPO / "target/lab"
+        self.root = pathlib.Path(root).absolute()
         # The paths go into ini files and a database URL, which give some characters a meaning.
         if not re.fullmatch(r"[A-Za-z0-9._/+@-]+", str(self.root)):
             raise LabError(f"SNAPCOW_LAB must be a path of plain characters, not {self.root}")
-        self.venv = pathlib.Path(os.environ.get("SNAPCOW_LAB_VENV") or self.root / "venv").absolute()
+        venv = os.environ.get("SNAPCOW_LAB_VENV") or self.root / "venv"
+        self.venv = pathlib.Path(venv).absolute()
         self.log = self.root / "log"
         self.state_file = self.root / "state.json"
         self.state = {}
@@ -123,9 +125,9 @@ class Lab:
         """The recorded main process of a part, if it lives and really is that process."""
         known = self.state["parts"].get(part, {})
         pid = known.get("pid")
-        if pid and started_at(pid) == known.get("started") and self.mark(part).encode() in environ(pid):
-            return pid
-        return None
+        if not pid or started_at(pid) != known.get("started"):
+            return None
+        return pid if self.mark(part).encode() in environ(pid) else None
 
     def spawn(self, part, command, env, fingerprint):
         """Start a part as a daemon: own session, no inherited descriptors, output to its log."""

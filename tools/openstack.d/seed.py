@@ -108,7 +108,8 @@ def seed_catalogue(admin, wanted):
 
 def seed(lab):
     wanted = catalogue(lab)
-    print_of_all = digest(VERSION, lab.state["database"], sorted([*key, value] for key, value in wanted.items()))
+    print_of_all = digest(VERSION, lab.state["database"],
+                          sorted([*key, value] for key, value in wanted.items()))
     if lab.state.get("seeded") == print_of_all:
         return
     admin = Keystone(lab)
