@@ -4,11 +4,16 @@
 //! [`EncodedChunk`] of [`Encoded`] clusters, placing gives each its offset
 //! ([`crate::place::Placed`]), and a sink takes parts: plain byte ranges in the order of the file.
 
+use std::sync::Arc;
+
 use crate::buffers::Buffer;
 use crate::units::{ClusterIndex, ClusterSize};
 
 /// Size of a chunk, the unit of work, in bytes. A multiple of every cluster size.
 pub const CHUNK_BYTES: usize = 2 << 20;
+
+/// Tells whether what comes behind has room for more, once it has had to make others wait.
+pub type Room = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// Some guest clusters, as a source delivers them.
 #[derive(Debug)]
@@ -32,6 +37,8 @@ pub enum Body {
     Data {
         /// The guest bytes, padded with zeros to whole clusters.
         bytes: Buffer,
+        /// How many of the bytes came from the source.
+        len: usize,
         /// An empty buffer of [`CHUNK_BYTES`].
         room: Buffer,
     },

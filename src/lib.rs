@@ -12,6 +12,8 @@ pub mod map;
 
 pub mod qcow2;
 
+pub mod plan;
+
 pub mod source;
 
 pub mod scan;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::buffers::{Buffer, Pool};
 use crate::error::{Error, Kind, Stage};
-use crate::flow::{Body, CHUNK_BYTES, Chunk};
+use crate::flow::{Body, CHUNK_BYTES, Chunk, Room};
 use crate::units::{ClusterIndex, ClusterSize};
 
 /// The other side does not want any more chunks; it knows why.
@@ -20,7 +20,6 @@ impl From<Stopped> for Error {
 
 /// Sends chunks on, with the buffers for their bytes. Sending waits while too many are under way:
 /// that is the back-pressure of a run.
-#[derive(Debug)]
 pub struct Outlet {
     chunks: async_channel::Sender<Chunk>,
     bytes: Pool,
@@ -28,6 +27,7 @@ pub struct Outlet {
     cluster_size: ClusterSize,
     sequence: u64,
     read_bytes: Arc<AtomicU64>,
+    resume: Option<Room>,
 }
 
 impl Outlet {
@@ -39,7 +39,20 @@ impl Outlet {
         cluster_size: ClusterSize,
         read_bytes: Arc<AtomicU64>,
     ) -> Self {
-        Self { chunks, bytes, rooms, cluster_size, sequence: 0, read_bytes }
+        Self { chunks, bytes, rooms, cluster_size, sequence: 0, read_bytes, resume: None }
+    }
+
+    /// Permits a source on another machine to hang up when it would have to wait for a buffer, and
+    /// to come back when this says that there is room.
+    #[must_use]
+    pub fn may_hang_up(mut self, resume: Option<Room>) -> Self {
+        self.resume = resume;
+        self
+    }
+
+    /// See [`Self::may_hang_up`].
+    pub fn resume(&self) -> Option<&Room> {
+        self.resume.as_ref()
     }
 
     /// Size of a cluster.
@@ -110,12 +123,18 @@ impl Outlet {
     fn chunk(&mut self, first: ClusterIndex, mut bytes: Buffer, len: usize, room: Buffer) -> Chunk {
         let clusters = self.cluster_size.clusters_for(len as u64);
         bytes[len..self.cluster_size.round_up(len as u64) as usize].fill(0);
-        Chunk { sequence: self.next(), first, clusters, body: Body::Data { bytes, room } }
+        Chunk { sequence: self.next(), first, clusters, body: Body::Data { bytes, len, room } }
     }
 
     fn next(&mut self) -> u64 {
         self.sequence += 1;
         self.sequence - 1
+    }
+}
+
+impl std::fmt::Debug for Outlet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Outlet({} chunks sent)", self.sequence)
     }
 }
 
