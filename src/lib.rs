@@ -4,6 +4,8 @@ pub mod units;
 
 pub mod error;
 
+pub mod convert;
+
 pub mod buffers;
 pub mod facts;
 pub mod flow;

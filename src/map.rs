@@ -105,7 +105,7 @@ impl ImageMap {
 }
 
 /// Iterator over the data clusters of an [`ImageMap`].
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct DataIter<'a> {
     map: &'a ImageMap,
     word: usize,

@@ -74,6 +74,7 @@ def recipe(lab, part):
         env = {"OS_GLANCE_CONFIG_DIR": str(config), "LAB_NO_RANGES": "0" if ranges else "1"}
         files = ["glance-api.conf", "glance-api-paste.ini"]
     texts = [(config / name).read_text() for name in files]
+    texts += [path.read_text() for path in sorted((HERE / "wsgi").glob("*.py"))]
     if is_tls(part):
         texts.append((lab.root / "tls/server.pem").read_text())
     stamp = (lab.venv / ".lab-stamp").read_text()

@@ -13,4 +13,18 @@ if os.environ.get("LAB_NO_RANGES") == "1":
     filesystem.Store._CAPABILITIES = (
         capabilities.BitMasks.RW_ACCESS | capabilities.BitMasks.DRIVER_REUSABLE)
 
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+
+
+@event.listens_for(Engine, "before_cursor_execute", retval=True)
+def begin_as_a_writer(conn, cursor, statement, parameters, context, executemany):
+    """Take SQLite's write lock at the start of every transaction.
+
+    A transaction that reads first and then writes fails at once with "database is locked" when
+    another one wrote in between; SQLite's patience covers only the wait for the lock itself.
+    """
+    return ("BEGIN IMMEDIATE" if statement == "BEGIN" else statement), parameters
+
+
 from glance.wsgi.api import application  # noqa: E402,F401
