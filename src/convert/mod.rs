@@ -78,10 +78,14 @@ pub fn convert(plan: &Plan, job: &Job, target: Target) -> Result<Receipt> {
         Target::File(file) => direct(&engine, job, file, &mut receipt)?,
         Target::Delivery(mut delivery) => {
             let result = spooled(&engine, plan, job, &mut *delivery, &mut receipt);
-            if result.is_err() {
-                delivery.abandon();
+            if let Err(error) = result {
+                // An interrupted run fails in whatever it was doing; the signal is the reason.
+                let error = job.cancel.check(error.stage()).err().unwrap_or(error);
+                return Err(match delivery.abandon() {
+                    Some(left) => error.advise(left),
+                    None => error,
+                });
             }
-            result?;
         }
     }
     receipt.finish(&job.counters, begin.elapsed());

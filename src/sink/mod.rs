@@ -6,6 +6,10 @@
 
 mod extents;
 mod file;
+#[cfg(feature = "openstack")]
+mod glance;
+#[cfg(feature = "openstack")]
+mod queue;
 mod stream;
 
 use bytes::Bytes;
@@ -16,6 +20,8 @@ use crate::flow::Room;
 use crate::hash::Digest;
 
 pub use file::{FileSink, MEMORY_BYTES as FILE_MEMORY_BYTES};
+#[cfg(feature = "openstack")]
+pub use glance::{GlanceSink, OnCancel};
 pub use stream::StreamSink;
 
 /// A sink that takes the bytes of a file in order.
@@ -51,8 +57,11 @@ pub trait Delivery {
     /// Whatever keeps it from arriving whole and verified.
     fn deliver(&mut self, len: u64, produce: Produce<'_>) -> Result<Delivered>;
 
-    /// Takes back what has been made of the target so far, after a failure.
-    fn abandon(&mut self) {}
+    /// Takes back what has been made of the target so far, after a failure. Gives a sentence about
+    /// what could not be taken back.
+    fn abandon(&mut self) -> Option<String> {
+        None
+    }
 }
 
 /// What a delivery found.

@@ -3,6 +3,8 @@
 //! what the bytes mean, except for the first few, which tell a raw disk from an image format.
 
 mod file;
+#[cfg(feature = "openstack")]
+mod glance;
 mod locks;
 mod magic;
 mod outlet;
@@ -15,8 +17,10 @@ use crate::error::Result;
 use crate::facts::SourceFacts;
 
 pub use file::FileSource;
+#[cfg(feature = "openstack")]
+pub use glance::{GlanceSource, known_digest};
 pub use magic::{PROBE_BYTES, image_format};
-pub use outlet::{Assembler, Outlet, Stopped};
+pub use outlet::{Assembler, Outlet, StopSignal, Stopped};
 pub use stream::StreamSource;
 
 /// Which clusters a reader wants.

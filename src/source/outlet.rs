@@ -18,6 +18,17 @@ impl From<Stopped> for Error {
     }
 }
 
+/// See [`Outlet::stop_signal`].
+#[derive(Debug)]
+pub struct StopSignal(async_channel::Sender<Chunk>);
+
+impl StopSignal {
+    /// Resolves when no more chunks are wanted.
+    pub async fn wait(&self) {
+        self.0.closed().await;
+    }
+}
+
 /// Sends chunks on, with the buffers for their bytes. Sending waits while too many are under way:
 /// that is the back-pressure of a run.
 pub struct Outlet {
@@ -83,9 +94,14 @@ impl Outlet {
         &self.bytes
     }
 
-    /// Resolves when no more chunks are wanted.
-    pub async fn stopped(&self) {
-        self.chunks.closed().await;
+    /// Whether no more chunks are wanted.
+    pub fn is_stopped(&self) -> bool {
+        self.chunks.is_closed()
+    }
+
+    /// Something to wait on until no more chunks are wanted.
+    pub fn stop_signal(&self) -> StopSignal {
+        StopSignal(self.chunks.clone())
     }
 
     /// Sends zeros; `clusters` may be any number.

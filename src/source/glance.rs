@@ -1,0 +1,291 @@
+//! An image in Glance: one sequential download, or a moving window of ranges where the store reads
+//! at random.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::pin::pin;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use super::{Assembler, Outlet, Source, Stopped, Wanted};
+use crate::buffers::Buffer;
+use crate::error::{Error, Kind, Result, Stage};
+use crate::facts::{Access, SourceFacts};
+use crate::flow::CHUNK_BYTES;
+use crate::hash::{Algorithm, Digest};
+use crate::openstack::{Body, Cloud, Download, Image};
+use crate::units::ClusterIndex;
+
+/// A stripe, the unit in which ranges are asked for, in chunks: 16 MiB.
+const STRIPE_CHUNKS: usize = 8;
+/// A download that has to wait this long for one chunk's room would fall below 2 MiB/s, at which a
+/// service may cut it: better to hang up in good order.
+const PATIENCE: Duration = Duration::from_millis(900);
+/// How long a second download may take to begin while an upload is open, before it is clear that
+/// the service does not serve both at once.
+const BEGIN_WHILE_UPLOADING: Duration = Duration::from_secs(30);
+/// Tries for one stripe.
+const STRIPE_TRIES: u32 = 5;
+
+/// An image that holds a raw disk.
+#[derive(Debug)]
+pub struct GlanceSource {
+    cloud: Cloud,
+    image: Image,
+    size: u64,
+    facts: SourceFacts,
+    connections: usize,
+    connections_while_uploading: usize,
+}
+
+impl GlanceSource {
+    /// An image that has been looked up. `ranges` tells whether a probe found that ranges work;
+    /// `connections` is what the plan gives, `explicit` whether the user asked for that number.
+    pub fn new(cloud: Cloud, image: Image, ranges: bool, connections: usize, explicit: bool) -> Self {
+        let size = image.size.unwrap_or(0);
+        let facts = SourceFacts {
+            name: format!("image {}", image.label()),
+            len: Some(size),
+            access: if ranges { Access::Random } else { Access::Sequential },
+            is_remote: true,
+        };
+        let connections_while_uploading = if explicit { connections } else { 1 };
+        Self { cloud: cloud.for_stage(Stage::Source), image, size, facts, connections, connections_while_uploading }
+    }
+
+    /// The hash that Glance keeps of the image, or why there is none to compare with.
+    ///
+    /// # Errors
+    /// The reason, as a sentence.
+    pub fn digest(&self) -> Result<Digest, String> {
+        known_digest(&self.image)
+            .ok_or_else(|| "Glance keeps no hash of it (as for snapshots that Ceph made directly)".into())
+    }
+
+    async fn read_image(&self, wanted: &Wanted, outlet: &mut Outlet) -> Result<u64> {
+        match self.facts.access {
+            Access::Random => self.read_stripes(wanted, outlet).await?,
+            Access::Sequential | Access::Once => {
+                let bits = outlet.cluster_size().bits();
+                let end = wanted.end().saturating_mul(1 << bits).min(self.size);
+                self.read_in_order(end, outlet).await?;
+            }
+        }
+        Ok(self.size)
+    }
+
+    /// Everything from byte 0 to `end`. Hangs up and comes back if it may and has to.
+    async fn read_in_order(&self, end: u64, outlet: &mut Outlet) -> Result<()> {
+        let mut assembler = Assembler::new(ClusterIndex(0));
+        let mut done = 0;
+        while done < end {
+            let mut body = self.open(outlet).await?;
+            let mut at = 0;
+            let mut hung_up = false;
+            while !hung_up && done < end {
+                let Some(frame) = body.next().await? else { break };
+                outlet.count_read(frame.len() as u64);
+                let begin = at;
+                at += frame.len() as u64;
+                if at <= done {
+                    continue;
+                }
+                let fresh = &frame[(done - begin) as usize..(end.min(at) - begin) as usize];
+                done += fresh.len() as u64;
+                let may_hang_up = outlet.resume().is_some();
+                let mut push = pin!(push_all(&mut assembler, fresh, outlet));
+                if !may_hang_up {
+                    push.await?;
+                } else if let Ok(pushed) = tokio::time::timeout(PATIENCE, &mut push).await {
+                    pushed?;
+                } else {
+                    hung_up = true;
+                    // Closed here, in good order, before the service cuts it.
+                    body = body.closed();
+                    push.await?;
+                }
+            }
+            if done < end && !hung_up {
+                return Err(self.wrong_length(done));
+            }
+            if hung_up && done < end {
+                tracing::info!("{}: closed the download at {done} to let the upload catch up", self.facts.name);
+                wait_for_room(outlet).await?;
+            }
+        }
+        Ok(assembler.flush(outlet).await?)
+    }
+
+    async fn open(&self, outlet: &Outlet) -> Result<Body> {
+        let download = self.cloud.download(&self.image.id, None);
+        let answer = match outlet.resume() {
+            None => download.await?,
+            Some(_) => tokio::time::timeout(BEGIN_WHILE_UPLOADING, download).await.map_err(|_| {
+                Error::new(
+                    Stage::Source,
+                    Kind::Network,
+                    format!(
+                        "download {} while the upload is open: no answer for {} s; the service seems to serve one request at a time",
+                        self.facts.name,
+                        BEGIN_WHILE_UPLOADING.as_secs()
+                    ),
+                )
+                .advise("give a larger --spool-disk or --memory, so that no second download is needed")
+            })??,
+        };
+        match answer {
+            Download::Whole(body) if body.announced().is_none_or(|len| len == self.size) => Ok(body),
+            Download::Whole(body) => Err(self.wrong_length(body.announced().unwrap_or(0))),
+            Download::Part(_) | Download::NoRange | Download::NoData => Err(Error::new(
+                Stage::Source,
+                Kind::Source,
+                format!("download {}: Glance answers that it has no data", self.facts.name),
+            )
+            .advise("look at it with `openstack image show`; an image that is still queued has none")),
+        }
+    }
+
+    fn wrong_length(&self, found: u64) -> Error {
+        let what = format!("{} has {} bytes by its record, but {found} were sent", self.facts.name, self.size);
+        Error::new(Stage::Source, Kind::SourceChanged, what)
+            .advise("run this again; if it happens again, the stored image is damaged")
+    }
+
+    /// A moving window of stripes: as many under way as there are connections, handed on in order.
+    async fn read_stripes(&self, wanted: &Wanted, outlet: &mut Outlet) -> Result<()> {
+        let connections = if outlet.resume().is_some() { self.connections_while_uploading } else { self.connections };
+        let mut stripes = self.stripes(wanted, outlet.cluster_size().bits());
+        let mut window: VecDeque<(u64, JoinHandle<Result<Vec<(Buffer, usize)>>>)> = VecDeque::new();
+        loop {
+            while window.len() < connections {
+                let Some(stripe) = stripes.next() else { break };
+                // Buffers are taken for whole stripes in order, so that the stripe everybody waits
+                // for never lacks one.
+                let mut buffers = Vec::new();
+                for _ in 0..(stripe.end - stripe.start).div_ceil(CHUNK_BYTES as u64) {
+                    buffers.push(outlet.pool().take_async().await.ok_or(Stopped)?);
+                }
+                let fetch = fetch(self.cloud.clone(), self.image.id.clone(), stripe.clone(), buffers);
+                window.push_back((stripe.start, tokio::spawn(fetch)));
+            }
+            let Some((start, stripe)) = window.pop_front() else { return Ok(()) };
+            let stripe = stripe.await.map_err(|error| {
+                Error::new(Stage::Source, Kind::Other, "fetch a stripe").because(error)
+            })??;
+            let mut first = start >> outlet.cluster_size().bits();
+            for (buffer, len) in stripe {
+                outlet.count_read(len as u64);
+                let clusters = outlet.cluster_size().clusters_for(len as u64);
+                outlet.data_async(ClusterIndex(first), buffer, len).await?;
+                first += clusters;
+            }
+        }
+    }
+
+    fn stripes(&self, wanted: &Wanted, bits: u32) -> impl Iterator<Item = Range<u64>> + use<> {
+        const STRIPE_BYTES: u64 = (STRIPE_CHUNKS * CHUNK_BYTES) as u64;
+        let size = self.size;
+        let runs = match wanted {
+            Wanted::All => vec![0..size],
+            Wanted::Runs(runs) => runs.iter().map(|run| run.start << bits..(run.end << bits).min(size)).collect(),
+        };
+        runs.into_iter().flat_map(|run| {
+            (run.start..run.end).step_by(STRIPE_BYTES as usize).map(move |start| start..run.end.min(start + STRIPE_BYTES))
+        })
+    }
+}
+
+impl Source for GlanceSource {
+    fn facts(&self) -> &SourceFacts {
+        &self.facts
+    }
+
+    fn read(&self, wanted: &Wanted, outlet: &mut Outlet) -> Result<u64> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
+            Error::new(Stage::Source, Kind::Local, "start the network runtime").because(error)
+        })?;
+        let stop = outlet.stop_signal();
+        runtime.block_on(async {
+            tokio::select! {
+                result = self.read_image(wanted, outlet) => result,
+                () = stop.wait() => Err(Stopped.into()),
+            }
+        })
+    }
+}
+
+/// The best hash that Glance keeps of an image.
+pub fn known_digest(image: &Image) -> Option<Digest> {
+    let strong = image.os_hash_algo.as_deref().and_then(Algorithm::from_name).zip(image.os_hash_value.as_ref());
+    let weak = image.checksum.as_ref().map(|hex| (Algorithm::Md5, hex));
+    strong.or(weak).map(|(algorithm, hex)| Digest { algorithm, hex: hex.to_ascii_lowercase() })
+}
+
+async fn push_all(assembler: &mut Assembler, mut bytes: &[u8], outlet: &mut Outlet) -> Result<(), Stopped> {
+    while !bytes.is_empty() {
+        if assembler.needs_buffer() {
+            assembler.give_buffer(outlet.pool().take_async().await.ok_or(Stopped)?);
+        }
+        let taken = assembler.push(bytes, outlet).await?;
+        bytes = &bytes[taken..];
+    }
+    Ok(())
+}
+
+async fn wait_for_room(outlet: &Outlet) -> Result<(), Stopped> {
+    while outlet.resume().is_some_and(|room| !room()) {
+        if outlet.is_stopped() {
+            return Err(Stopped);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(())
+}
+
+/// Reads one stripe into its buffers; a broken connection goes on where it broke.
+async fn fetch(cloud: Cloud, id: String, stripe: Range<u64>, buffers: Vec<Buffer>) -> Result<Vec<(Buffer, usize)>> {
+    let mut filling = Filling { buffers, filled: 0 };
+    let total = stripe.end - stripe.start;
+    let mut tries = 0;
+    while (filling.filled as u64) < total {
+        let from = stripe.start + filling.filled as u64;
+        let Err(error) = fetch_part(&cloud, &id, from..stripe.end, &mut filling).await else { continue };
+        tries += 1;
+        if !error.is_retryable() || tries >= STRIPE_TRIES {
+            return Err(error);
+        }
+        tracing::info!("{error}; trying again from byte {}", stripe.start + filling.filled as u64);
+        tokio::time::sleep(Duration::from_millis(200 << tries)).await;
+    }
+    let lens = (0..filling.buffers.len()).map(|index| (filling.filled - index * CHUNK_BYTES).min(CHUNK_BYTES));
+    let lens: Vec<_> = lens.collect();
+    Ok(filling.buffers.into_iter().zip(lens).collect())
+}
+
+struct Filling {
+    buffers: Vec<Buffer>,
+    filled: usize,
+}
+
+async fn fetch_part(cloud: &Cloud, id: &str, range: Range<u64>, filling: &mut Filling) -> Result<()> {
+    let Download::Part(mut body) = cloud.download(id, Some(range.clone())).await? else {
+        let what = format!("bytes {} to {} of image {id} were not served as asked, though a probe was", range.start, range.end - 1);
+        return Err(Error::new(Stage::Source, Kind::Network, what)
+            .advise("run this again; the endpoints behind the service seem to differ"));
+    };
+    while let Some(frame) = body.next().await? {
+        let mut rest: &[u8] = &frame;
+        while !rest.is_empty() {
+            let (index, at) = (filling.filled / CHUNK_BYTES, filling.filled % CHUNK_BYTES);
+            let take = rest.len().min(CHUNK_BYTES - at);
+            let Some(buffer) = filling.buffers.get_mut(index) else {
+                return Err(Error::new(Stage::Source, Kind::Network, format!("image {id}: more came than was asked for")));
+            };
+            buffer[at..at + take].copy_from_slice(&rest[..take]);
+            filling.filled += take;
+            rest = &rest[take..];
+        }
+    }
+    Ok(())
+}
