@@ -3,7 +3,6 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::time::Duration;
 
 /// Alignment of every buffer, in bytes: enough for O_DIRECT on disks with 4 KiB sectors.
 pub const ALIGNMENT: usize = 4096;
@@ -41,15 +40,6 @@ impl Pool {
     /// A free buffer, if there is one now.
     pub fn try_take(&self) -> Option<Buffer> {
         self.free.try_recv().ok().map(|memory| self.wrap(memory))
-    }
-
-    /// Waits until every buffer has come back, at most this long; tells whether they have.
-    pub fn wait_all_free(&self, at_most: Duration) -> bool {
-        let begin = std::time::Instant::now();
-        while self.free.len() < self.count && begin.elapsed() < at_most {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        self.free.len() == self.count
     }
 
     /// Buffers that are free now.

@@ -111,11 +111,6 @@ impl Engine {
         Ok(Pass { len, digest })
     }
 
-    /// Waits until every buffer of the last pass has come back.
-    pub(super) fn buffers_are_free(&self) -> bool {
-        self.bytes.free() == self.bytes.count()
-    }
-
     fn collect(&self, encoded: &Receiver<Encoded>, consume: &mut dyn FnMut(&EncodedChunk) -> Result<()>) -> Result<()> {
         let mut early: BTreeMap<u64, EncodedChunk> = BTreeMap::new();
         let mut next = 0;

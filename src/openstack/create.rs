@@ -107,6 +107,23 @@ impl Cloud {
         }
     }
 
+    /// Sets the smallest root disk of an image, in GiB, where it is smaller.
+    ///
+    /// # Errors
+    /// What Glance refused.
+    pub async fn raise_min_disk(&self, id: &str, gib: u64) -> Result<()> {
+        let what = format!("set min_disk of image `{}` in `{}`", one_line(id), self.label());
+        if self.peek(id, &what).await?.is_some_and(|image| image.min_disk >= gib) {
+            return Ok(());
+        }
+        let url = self.url(["images", id]);
+        let body = json!([{"op": "replace", "path": "/min_disk", "value": gib}]).to_string();
+        let answer = self
+            .ask(&what, |client| client.patch(url.clone()).header("Content-Type", PATCH_TYPE).body(body.clone()))
+            .await?;
+        if answer.status.is_success() { Ok(()) } else { Err(self.refuse(&answer, &what)) }
+    }
+
     /// One record by one POST, repeated until it is known whether it was made.
     async fn post(
         &self,

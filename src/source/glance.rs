@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
-use super::{Assembler, Outlet, Source, Stopped, Wanted};
+use super::{Assembler, Outlet, PROBE_BYTES, Source, Stopped, Wanted, image_format};
 use crate::buffers::Buffer;
 use crate::error::{Error, Kind, Result, Stage};
 use crate::facts::{Access, SourceFacts};
@@ -87,6 +87,9 @@ impl GlanceSource {
                 let Some(frame) = body.next().await? else { break };
                 outlet.count_read(frame.len() as u64);
                 let begin = at;
+                if done == 0 {
+                    self.warn_of_magic(&frame);
+                }
                 at += frame.len() as u64;
                 if at <= done {
                     continue;
@@ -115,6 +118,13 @@ impl GlanceSource {
             }
         }
         Ok(assembler.flush(outlet).await?)
+    }
+
+    /// The image's disk_format rules; what its bytes look like is only worth a word.
+    fn warn_of_magic(&self, head: &[u8]) {
+        if let Some(format) = image_format(&head[..head.len().min(PROBE_BYTES)]) {
+            tracing::warn!("{} is raw by its record, but begins like a {format} image; taken as raw", self.facts.name);
+        }
     }
 
     async fn open(&self, outlet: &Outlet) -> Result<Body> {
@@ -176,6 +186,9 @@ impl GlanceSource {
             let mut first = start >> outlet.cluster_size().bits();
             for (buffer, len) in stripe {
                 outlet.count_read(len as u64);
+                if first == 0 {
+                    self.warn_of_magic(&buffer[..len]);
+                }
                 let clusters = outlet.cluster_size().clusters_for(len as u64);
                 outlet.data_async(ClusterIndex(first), buffer, len).await?;
                 first += clusters;

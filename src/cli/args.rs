@@ -1,0 +1,257 @@
+//! The options, as typed values. `--help` and the option table of the README come from here.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+use snapcow::units::{ClusterSize, parse_size};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done                                5  network, after all retries
+  1  anything else                       6  target refused, over quota, or exists
+  2  wrong usage                         7  memory, disk or another local resource
+  3  source refused, unknown, ambiguous  8  source changed, or its hash differs
+  4  login or permission                 9  hash of the target differs
+  130, 143, 129  ended by SIGINT, SIGTERM, SIGHUP; 141  standard output was closed";
+
+/// Turns a RAW OpenStack snapshot into a compact qcow2 image, without the raw image ever being on disk
+#[derive(Debug, Parser)]
+#[command(name = "snapcow", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Command,
+    /// Say more (twice: even more)
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+    /// Say nothing but errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Convert a raw disk to a qcow2 image
+    #[command(after_help = EXIT_CODES)]
+    Convert(Box<ConvertArgs>),
+    /// Convert a generated snapshot in a Glance of its own: needs nothing, leaves nothing
+    #[cfg(feature = "embedded")]
+    Demo(DemoArgs),
+}
+
+#[derive(Clone, Debug, Parser)]
+pub struct ConvertArgs {
+    /// PATH of a file or block device, - for standard input, or glance:NAME-or-ID
+    pub source: String,
+    /// PATH of a file, - for standard output, or glance:NAME for a new image
+    pub target: String,
+
+    /// Take the source for a raw disk even if it begins like an image format
+    #[arg(short = 'f', long, value_name = "FORMAT", help_heading = "Format")]
+    pub source_format: Option<SourceFormat>,
+    /// Compression of the clusters; zstd needs QEMU 5.1 or newer to read
+    #[arg(long, default_value = "zlib", help_heading = "Format")]
+    pub compression: CompressionName,
+    /// Level: 1 to 12 for zlib (1 to 9 with a 4k window), 1 to 19 for zstd [default: 1]
+    #[arg(long, value_name = "N", help_heading = "Format")]
+    pub level: Option<i32>,
+    /// Window of the deflate streams; 4k is QEMU's own, for readers that need it
+    #[arg(long, default_value = "32k", value_name = "SIZE", help_heading = "Format")]
+    pub deflate_window: DeflateWindow,
+    /// Size of a cluster: a power of two from 512 to 2M
+    #[arg(long, default_value = "64k", value_parser = cluster_size, value_name = "SIZE", help_heading = "Format")]
+    pub cluster_size: ClusterSize,
+    /// Version of the format: 1.1 is qcow2 version 3, 0.10 is version 2
+    #[arg(long, default_value = "1.1", help_heading = "Format")]
+    pub compat: CompatName,
+
+    /// Encoder threads [default: one a core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), help_heading = "Resources")]
+    pub threads: Option<u16>,
+    /// Connections to read with, where Glance serves ranges [default: 2; 1 while an upload is open]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64), help_heading = "Resources")]
+    pub connections: Option<u16>,
+    /// Memory for everything but code and image map
+    #[arg(long, default_value = "256MiB", value_parser = parse_size, value_name = "SIZE", help_heading = "Resources")]
+    pub memory: u64,
+    /// Disk for encoded clusters that memory does not hold: SIZE, 0, or auto (half of what is free, 1 GiB always left)
+    #[arg(long, default_value = "auto", value_parser = spool_disk, value_name = "SIZE", help_heading = "Resources")]
+    pub spool_disk: SpoolDiskArg,
+    /// Where that disk is [default: $TMPDIR, else /var/tmp]
+    #[arg(long, value_name = "DIR", help_heading = "Resources")]
+    pub spool_dir: Option<PathBuf>,
+
+    /// Compare the source with the hash that Glance keeps of it
+    #[arg(long, default_value = "on", help_heading = "Safety")]
+    pub verify_source: OnOff,
+    /// Replace an existing file; the old one survives a failure
+    #[arg(long, help_heading = "Safety")]
+    pub force: bool,
+    /// Look up, probe, print the plan, and stop
+    #[arg(long, help_heading = "Safety")]
+    pub dry_run: bool,
+
+    #[cfg(feature = "openstack")]
+    #[command(flatten)]
+    pub image: ImageArgs,
+    #[cfg(feature = "openstack")]
+    #[command(flatten)]
+    pub cloud: CloudArgs,
+
+    /// Write a receipt, also of a failure
+    #[arg(long, value_name = "FILE.json", help_heading = "Output")]
+    pub report: Option<PathBuf>,
+    /// How to show progress, on standard error
+    #[arg(long, default_value = "auto", help_heading = "Output")]
+    pub progress: ProgressMode,
+}
+
+#[cfg(feature = "openstack")]
+#[derive(Clone, Debug, Parser)]
+#[command(next_help_heading = "New image in Glance")]
+pub struct ImageArgs {
+    /// Set a property of the new image
+    #[arg(long = "property", value_name = "K=V", value_parser = key_value)]
+    pub properties: Vec<(String, String)>,
+    /// Add a tag to the new image
+    #[arg(long = "tag", value_name = "TAG")]
+    pub tags: Vec<String>,
+    /// Visibility of the new image
+    #[arg(long, default_value = "private", value_name = "VISIBILITY", value_parser = ["private", "shared", "community", "public"])]
+    pub visibility: String,
+    /// Smallest root disk in GiB; at least the disk's own size
+    #[arg(long, value_name = "GIB")]
+    pub min_disk: Option<u64>,
+    /// Smallest memory in MiB [default: the source's]
+    #[arg(long, value_name = "MIB")]
+    pub min_ram: Option<u64>,
+    /// Store of the new image
+    #[arg(long, value_name = "ID")]
+    pub store: Option<String>,
+    /// Take over properties and tags of a Glance source
+    #[arg(long, default_value = "on")]
+    pub copy_properties: OnOff,
+    /// Permit a name that an image of the project has already
+    #[arg(long)]
+    pub allow_duplicate: bool,
+}
+
+#[cfg(feature = "openstack")]
+#[derive(Clone, Debug, Default, Parser)]
+#[command(next_help_heading = "Cloud")]
+pub struct CloudArgs {
+    /// A cloud in clouds.yaml [default: $OS_CLOUD, the OS_* variables, or the only cloud there]
+    #[arg(long, value_name = "NAME")]
+    pub os_cloud: Option<String>,
+    /// The cloud of the source, if it is another one
+    #[arg(long, value_name = "NAME")]
+    pub source_cloud: Option<String>,
+    /// The cloud of the target, if it is another one
+    #[arg(long, value_name = "NAME")]
+    pub target_cloud: Option<String>,
+    /// The region whose Glance is meant
+    #[arg(long, value_name = "NAME")]
+    pub os_region_name: Option<String>,
+    /// The interface of the catalogue: public, internal or admin
+    #[arg(long, value_name = "NAME", value_parser = ["public", "internal", "admin"])]
+    pub os_interface: Option<String>,
+    /// CA certificates to trust, in PEM form
+    #[arg(long, value_name = "FILE")]
+    pub os_cacert: Option<PathBuf>,
+    /// Take any certificate
+    #[arg(long)]
+    pub insecure: bool,
+}
+
+#[cfg(feature = "embedded")]
+#[derive(Clone, Debug, Parser)]
+pub struct DemoArgs {
+    /// Let the demo's Glance serve ranges, as one with a filesystem store does
+    #[arg(long)]
+    pub ranges: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SourceFormat {
+    Raw,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CompressionName {
+    Zlib,
+    Zstd,
+    None,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DeflateWindow {
+    #[value(name = "32k")]
+    Large,
+    #[value(name = "4k")]
+    Small,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CompatName {
+    #[value(name = "1.1")]
+    V1_1,
+    #[value(name = "0.10")]
+    V0_10,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnOff {
+    On,
+    Off,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ProgressMode {
+    /// A bar on a terminal, else nothing
+    Auto,
+    /// A bar
+    Bar,
+    /// A JSON object a second
+    Json,
+    /// Nothing
+    None,
+}
+
+/// `--spool-disk`, as the library has it.
+pub type SpoolDiskArg = snapcow::plan::SpoolDisk;
+
+fn spool_disk(text: &str) -> Result<SpoolDiskArg, String> {
+    if text == "auto" { Ok(SpoolDiskArg::Auto) } else { parse_size(text).map(SpoolDiskArg::Bytes) }
+}
+
+fn cluster_size(text: &str) -> Result<ClusterSize, String> {
+    let bytes = parse_size(text)?;
+    ClusterSize::from_bytes(bytes).ok_or_else(|| format!("{bytes} bytes are not a power of two from 512 to 2M"))
+}
+
+#[cfg(feature = "openstack")]
+fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),
+        _ => Err(format!("`{text}` is not of the form KEY=VALUE")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_fits_what_the_readme_promises() {
+        let mut command = Args::command();
+        let help = command.find_subcommand_mut("convert").unwrap().render_long_help().to_string();
+        for option in ["--spool-disk", "--memory", "--cluster-size", "--report", "Exit codes"] {
+            assert!(help.contains(option), "{option}");
+        }
+    }
+}

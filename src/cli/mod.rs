@@ -1,0 +1,70 @@
+//! The command line. Takes arguments, gives an exit code; everything that counts is in the library.
+
+mod args;
+mod convert;
+#[cfg(feature = "embedded")]
+mod demo;
+#[cfg(feature = "openstack")]
+mod glance;
+mod progress;
+mod report;
+mod signals;
+mod summary;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use snapcow::error::{Error, Kind};
+
+use args::{Args, Command};
+
+/// Parses, runs, and says what went wrong.
+pub fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            let code = if error.use_stderr() { Kind::Usage.exit_code() } else { 0 };
+            // Help and version go to standard output, which may be closed already.
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    start_log(args.verbose, args.quiet);
+    let cancel = signals::watch();
+    let result = match args.command {
+        Command::Convert(options) => convert::run(*options, args.quiet, &cancel),
+        #[cfg(feature = "embedded")]
+        Command::Demo(options) => demo::run(&options, args.quiet, &cancel),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error);
+            ExitCode::from(error.kind().exit_code())
+        }
+    }
+}
+
+/// One sentence; none for a reader that went away, who cannot want one.
+fn complain(error: &Error) {
+    if error.kind() != Kind::ClosedPipe {
+        eprintln!("snapcow: {error}");
+    }
+}
+
+fn start_log(verbose: u8, quiet: bool) {
+    let level = match (quiet, verbose) {
+        (true, _) => "error",
+        (false, 0) => "warn,openstack_sdk=off,openstack_sdk_core=off",
+        (false, 1) => "warn,snapcow=info",
+        (false, 2) => "warn,snapcow=debug",
+        // Never other crates' own logs of requests: they may hold tokens.
+        (false, _) => "info,snapcow=trace,openstack_sdk=off,openstack_sdk_core=off,reqwest=info,hyper=info,hyper_util=info",
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::new(level))
+        .with_writer(std::io::stderr)
+        .without_time()
+        .with_target(verbose > 1)
+        .init();
+}

@@ -1,0 +1,58 @@
+//! What a person reads: the plan beforehand, the receipt afterwards.
+
+use std::fmt::Write;
+
+use snapcow::convert::{Receipt, RouteTaken, SourceCheck};
+use snapcow::plan::Plan;
+use snapcow::units::Human;
+
+use super::report::Outcome;
+
+/// The plan and the notes.
+pub fn plan(plan: &Plan, notes: &[String]) -> String {
+    notes.iter().fold(plan.to_string(), |mut text, note| {
+        let _ = write!(text, "\nnote     {note}");
+        text
+    })
+}
+
+/// The receipt in a few lines.
+pub fn receipt(receipt: &Receipt, outcome: &Outcome) -> String {
+    let mut text = String::new();
+    let mut line = |words: String| {
+        let _ = writeln!(text, "snapcow: {words}");
+    };
+    let share = 100.0 * receipt.image_len as f64 / receipt.virtual_size.max(1) as f64;
+    line(format!(
+        "{} → {}: {} of disk became {} ({share:.1} %) in {:.1} s",
+        receipt.source,
+        receipt.target,
+        Human(receipt.virtual_size),
+        Human(receipt.image_len),
+        receipt.wall.as_secs_f64()
+    ));
+    line(match &receipt.source_check {
+        SourceCheck::Verified(digest) => format!("source verified: its {} is the one that the service keeps", digest.algorithm.name()),
+        SourceCheck::NotVerified(reason) => format!("source not verified: {reason}"),
+    });
+    if let Some(delivered) = &receipt.delivered {
+        match (&delivered.verified, &delivered.unverified) {
+            (Some(digest), _) => line(format!("target verified: its {} is that of the bytes sent", digest.algorithm.name())),
+            (None, Some(reason)) => line(format!("target not verified: {reason}")),
+            (None, None) => {}
+        }
+    }
+    if receipt.route == Some(RouteTaken::Reread) {
+        if let (Some(memory), Some(disk)) = (receipt.memory_to_save_reread, receipt.disk_to_save_reread) {
+            line(format!(
+                "the spool was too small and the source was read again in part; --spool-disk {}MiB or --memory {}MiB would have saved that",
+                disk.div_ceil(1 << 20),
+                memory.div_ceil(1 << 20)
+            ));
+        }
+    }
+    if !outcome.dropped_properties.is_empty() {
+        line(format!("properties that Glance did not accept: {}", outcome.dropped_properties.join(", ")));
+    }
+    text
+}
