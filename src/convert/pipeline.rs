@@ -79,20 +79,21 @@ impl Engine {
         let read: Chunks = bounded(2);
         let work: Chunks = if order.hash.is_some() { bounded(2) } else { read.clone() };
         let (done, encoded) = bounded::<Encoded>(self.threads);
+        // Receivers only: a sender kept here would keep its channel from ending by itself.
         let stop = {
-            let (read, work, encoded) = (read.0.clone(), work.0.clone(), encoded.clone());
+            let (read, work, encoded) = (read.1.clone(), work.1.clone(), encoded.clone());
             move || {
                 let _ = (read.close(), work.close(), encoded.close());
             }
         };
         let guard = self.cancel.on_trigger(stop.clone());
 
-        let hashing = order.hash.map(|algorithm| self.spawn_hash(algorithm, read.1, work.0)).transpose()?;
+        let hashing = order.hash.map(|algorithm| self.spawn_hash(algorithm, read.1.clone(), work.0.clone())).transpose()?;
         for index in 0..self.threads {
             self.spawn_encoder(index, work.1.clone(), done.clone())?;
         }
-        drop((work.1, done));
-        let source = self.spawn_source(order.wanted, order.resume, read.0)?;
+        let source = self.spawn_source(order.wanted, order.resume, read.0.clone())?;
+        drop((read, work, done));
 
         let result = self.collect(&encoded, consume);
         if result.is_err() {
