@@ -1,0 +1,316 @@
+//! The one loop that every request goes through: takes a request and a patience, gives the answer,
+//! after as many tries as are useful; holds one client per runtime and at most
+//! [`answer::MOST_JSON_BYTES`] of a body.
+//!
+//! Repeated are refused and broken connections, 5xx, 408 and 429 (`Retry-After` is obeyed), with growing,
+//! jittered pauses. A 401 renews the token once. Redirects are not followed: reqwest would
+//! carry `X-Auth-Token` to another host. Bodies are taken as they are: openstack_sdk turns on reqwest's
+//! gzip feature for the whole program, so it is turned off here by hand.
+
+use std::error::Error as StdError;
+use std::future::Future;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use reqwest::header::{HeaderValue, RETRY_AFTER};
+use reqwest::{Certificate, Client, RequestBuilder, Response, Url};
+use secrecy::ExposeSecret;
+
+use super::answer::{self, Answer};
+use super::{Cloud, TlsOptions};
+use crate::error::{Error, Kind, Result, Stage};
+
+/// How long a connection may take to come about.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a JSON answer may take to begin, and to go on.
+pub(super) const JSON_WAIT: Duration = Duration::from_secs(60);
+
+/// How often and with which pauses a request is repeated.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Retry {
+    /// Tries in total.
+    pub(super) tries: u32,
+    /// The first pause; each further one is twice as long.
+    pub(super) first: Duration,
+    /// The longest pause, whatever the service asks for.
+    pub(super) longest: Duration,
+}
+
+impl Default for Retry {
+    /// Five tries within about a minute at most, if the service asks for long pauses; else 15 s.
+    fn default() -> Self {
+        Self { tries: 5, first: Duration::from_secs(1), longest: Duration::from_secs(15) }
+    }
+}
+
+impl Retry {
+    /// The pause after failure number `failures` (from 1), with 25 % of jitter so that the streams
+    /// of one run do not come back at the same instant.
+    pub(super) fn pause(&self, failures: u32, asked: Option<Duration>) -> Duration {
+        let grown = self.first.saturating_mul(1 << (failures.saturating_sub(1)).min(16));
+        let pause = asked.map_or(grown, |asked| asked.max(self.first)).min(self.longest);
+        pause.mul_f64(rand::random_range(0.75..1.25))
+    }
+}
+
+/// Whom to trust, with the files already read.
+pub(super) struct Tls {
+    /// The certificates of a CA file; trusted beside the system's.
+    authorities: Option<Vec<Certificate>>,
+    insecure: bool,
+}
+
+impl Tls {
+    /// Reads the CA file.
+    pub(super) fn load(options: &TlsOptions, stage: Stage) -> Result<Self> {
+        let authorities = options.cacert.as_deref().map(|path| read_authorities(path, stage)).transpose()?;
+        Ok(Self { authorities, insecure: options.insecure })
+    }
+
+    /// A client for servers like `url`: HTTP/1 only (one stream per connection is what ranges and
+    /// flow control want), no total timeout.
+    pub(super) fn client(&self, url: &Url, stage: Stage) -> Result<Client> {
+        let mut builder = Client::builder()
+            .user_agent(concat!("snapcow/", env!("CARGO_PKG_VERSION")))
+            .http1_only()
+            .no_gzip()
+            .no_deflate()
+            .no_brotli()
+            .no_zstd()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_keepalive(Duration::from_secs(30))
+            // Glance's servers drop idle connections after 2 to 75 s; a shorter life avoids the race.
+            .pool_idle_timeout(Duration::from_secs(2));
+        if is_loopback(url) {
+            builder = builder.no_proxy();
+        }
+        if self.insecure {
+            builder = builder.tls_danger_accept_invalid_certs(true);
+        } else if url.scheme() == "http" {
+            // Plain HTTP needs no trust store, and a machine without one must not fail here.
+            builder = builder.tls_certs_only([]);
+        } else if let Some(authorities) = &self.authorities {
+            builder = builder.tls_certs_merge(authorities.iter().cloned());
+        }
+        builder.build().map_err(|error| {
+            Error::new(stage, Kind::Local, "set up the HTTP client")
+                .because(error)
+                .advise("install the system's CA certificates, or give --os-cacert FILE")
+        })
+    }
+}
+
+fn read_authorities(path: &Path, stage: Stage) -> Result<Vec<Certificate>> {
+    let wrong = |cause: Box<dyn StdError + Send + Sync>| {
+        Error::new(stage, Kind::Local, format!("read the CA certificates of `{}`", path.display()))
+            .because(cause)
+            .advise("give a file in PEM form by --os-cacert or `cacert`")
+    };
+    let pem = std::fs::read(path).map_err(|error| wrong(error.into()))?;
+    let found = Certificate::from_pem_bundle(&pem).map_err(|error| wrong(error.into()))?;
+    if found.is_empty() { Err(wrong("no certificate in it".into())) } else { Ok(found) }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    host == "localhost" || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+impl Cloud {
+    /// Glance's address of `path`, each part encoded.
+    pub(super) fn url<'a>(&self, path: impl IntoIterator<Item = &'a str>) -> Url {
+        let mut url = self.shared.endpoint.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().push("v2").extend(path);
+        }
+        url
+    }
+
+    /// This runtime's client. Must be called inside a runtime, as every request is.
+    pub(super) fn client(&self) -> Result<Client> {
+        let id = tokio::runtime::Handle::current().id();
+        let mut clients = self.shared.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, client)) = clients.iter().find(|(runtime, _)| *runtime == id) {
+            return Ok(client.clone());
+        }
+        // Runtimes come and go with transfers; the oldest clients belong to those that are gone.
+        if clients.len() >= 64 {
+            clients.remove(0);
+        }
+        let client = self.shared.tls.client(&self.shared.endpoint, self.stage)?;
+        clients.push((id, client.clone()));
+        Ok(client)
+    }
+
+    /// The token as a header that nobody prints.
+    pub(super) fn token_header(&self, token: &super::Token) -> Result<HeaderValue> {
+        let mut header = HeaderValue::from_str(token.secret.expose_secret())
+            .map_err(|_| Error::new(self.stage, Kind::Login, "use the token: it is not a valid header").advise("check OS_TOKEN"))?;
+        header.set_sensitive(true);
+        Ok(header)
+    }
+
+    /// An answer as an error, with our token taken out of the service's text.
+    pub(super) fn refuse(&self, answer: &Answer, what: &str) -> Error {
+        answer.error(self.stage, what, self.token().secret.expose_secret())
+    }
+
+    /// Asks until there is an answer that another try would not better, and reads it whole (JSON).
+    pub(super) async fn ask(&self, what: &str, build: impl Fn(&Client) -> RequestBuilder) -> Result<Answer> {
+        self.ask_with(what, JSON_WAIT, self.shared.retry.tries, false, build).await
+    }
+
+    /// The same with a patience of its own; `stream` leaves the body of a success alone.
+    ///
+    /// # Errors
+    /// After the last try; a status that stands is an answer, not an error.
+    pub(super) async fn ask_with(
+        &self,
+        what: &str,
+        wait: Duration,
+        tries: u32,
+        stream: bool,
+        build: impl Fn(&Client) -> RequestBuilder,
+    ) -> Result<Answer> {
+        let client = self.client()?;
+        let mut renewed = self.shared.login.is_none();
+        let mut failures = 0;
+        loop {
+            let token = self.token();
+            let request = build(&client).header("X-Auth-Token", self.token_header(&token)?);
+            let (error, asked) = match once(request, wait, stream, self.stage, what).await {
+                Ok(answer) if answer.status == 401 && !renewed => {
+                    renewed = true;
+                    self.renew_after(token.generation).await?;
+                    continue;
+                }
+                Ok(answer) if answer::may_pass(answer.status) => (self.refuse(&answer, what), answer.retry_after),
+                Ok(answer) => return Ok(answer),
+                Err(error) => (error, None),
+            };
+            failures += 1;
+            if failures >= tries || !error.is_retryable() {
+                return Err(error);
+            }
+            let pause = self.shared.retry.pause(failures, asked);
+            tracing::debug!(%error, ?pause, "will be tried again");
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
+
+/// One try of one request.
+pub(super) async fn once(request: RequestBuilder, wait: Duration, stream: bool, stage: Stage, what: &str) -> Result<Answer> {
+    let response = within(wait, stage, what, request.send()).await?;
+    let status = response.status();
+    let retry_after = response
+        .headers()
+        .get(RETRY_AFTER)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|seconds| seconds.trim().parse().ok())
+        .map(Duration::from_secs);
+    if stream && status.is_success() {
+        return Ok(Answer { status, stream: Some(response), body: Vec::new(), retry_after });
+    }
+    let body = read_body(response, stage, what).await?;
+    Ok(Answer { status, stream: None, body, retry_after })
+}
+
+/// The bounded body: of a success all of it, of anything else its beginning.
+async fn read_body(mut response: Response, stage: Stage, what: &str) -> Result<Vec<u8>> {
+    let good = response.status().is_success();
+    let most = if good { answer::MOST_JSON_BYTES } else { answer::MOST_ERROR_BYTES };
+    let mut body = Vec::new();
+    loop {
+        match within(JSON_WAIT, stage, what, response.chunk()).await {
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Ok(None) => return Ok(body),
+            // The status of a refusal stands, however its explanation ends.
+            Err(_) if !good => return Ok(body),
+            Err(error) => return Err(error),
+        }
+        if body.len() > most {
+            body.truncate(most);
+            if good {
+                return Err(Error::new(stage, Kind::Network, format!("{what}: the answer is larger than {most} bytes"))
+                    .advise("check that the image endpoint is Glance's"));
+            }
+            return Ok(body);
+        }
+    }
+}
+
+/// Waits for a step of reqwest's, at most `wait`.
+async fn within<T>(
+    wait: Duration,
+    stage: Stage,
+    what: &str,
+    step: impl Future<Output = Result<T, reqwest::Error>>,
+) -> Result<T> {
+    match tokio::time::timeout(wait, step).await {
+        Ok(done) => done.map_err(|error| broken(stage, what, error)),
+        Err(_) => Err(Error::new(stage, Kind::Network, format!("{what}: no answer within {} s", wait.as_secs()))
+            .advise("check that the cloud is reachable from here")
+            .retry()),
+    }
+}
+
+/// A connection that did not come about or broke. A certificate that nobody vouches for will not
+/// get better, so it is not tried again.
+pub(super) fn broken(stage: Stage, what: &str, error: reqwest::Error) -> Error {
+    let host = error.url().and_then(Url::host_str).map(|host| format!(" with `{host}`")).unwrap_or_default();
+    let error = error.without_url();
+    let mut texts = Vec::new();
+    let mut cause: Option<&dyn StdError> = Some(&error);
+    while let Some(next) = cause {
+        texts.push(next.to_string());
+        cause = next.source();
+    }
+    // The last text is the deepest cause; those above only say «error sending request».
+    let deepest = texts.last().cloned().unwrap_or_default();
+    if let Some(text) = texts.iter().find(|text| text.contains("invalid peer certificate")) {
+        return Error::new(stage, Kind::Network, format!("{what}: the TLS certificate{} is not trusted", host.replace(" with", " of")))
+            .because(answer::one_line(text))
+            .advise("give the CA's file by --os-cacert (or `cacert` in clouds.yaml)");
+    }
+    let problem = if error.is_builder() { "no request could be made" } else if error.is_connect() { "no connection" } else { "the connection broke" };
+    let failed = Error::new(stage, Kind::Network, format!("{what}: {problem}{host}")).because(answer::one_line(&deepest));
+    if error.is_builder() { failed } else { failed.advise("check the address and that the cloud is reachable from here").retry() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_obey_the_service_and_stay_bounded() {
+        let retry = Retry::default();
+        let between = |pause: Duration, low: f64, high: f64| (low..=high).contains(&pause.as_secs_f64());
+        assert!(between(retry.pause(1, None), 0.75, 1.25));
+        assert!(between(retry.pause(3, None), 3.0, 5.0));
+        assert!(between(retry.pause(60, None), 11.25, 18.75));
+        assert!(between(retry.pause(1, Some(Duration::from_secs(8))), 6.0, 10.0));
+        assert!(between(retry.pause(1, Some(Duration::from_secs(86400))), 11.25, 18.75));
+        let most: f64 = (1..retry.tries).map(|_| retry.longest.as_secs_f64() * 1.25).sum();
+        assert!(most <= 75.0);
+    }
+
+    #[test]
+    fn loopback_needs_no_proxy() {
+        for (url, local) in [("http://127.0.0.1:9292", true), ("http://[::1]/", true), ("http://localhost/x", true), ("http://10.0.0.1", false)] {
+            assert_eq!(is_loopback(&Url::parse(url).unwrap()), local, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_ca_file_without_certificates_is_refused() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let options = TlsOptions { cacert: Some(file.path().to_owned()), insecure: false };
+        let error = Tls::load(&options, Stage::Source).err().unwrap();
+        assert_eq!(error.kind(), Kind::Local);
+        assert!(error.to_string().contains("no certificate"), "{error}");
+    }
+}
