@@ -56,6 +56,8 @@ impl Login {
 
     /// Logs in afresh.
     pub(super) async fn run(&self, tls: &Tls, retry: &Retry, stage: Stage) -> Result<Session> {
+        link_plugins();
+        self.complete(stage)?;
         self.greet(tls, retry, stage).await?;
         let mut failures = 0;
         let sdk = loop {
@@ -121,6 +123,23 @@ impl Login {
         }
     }
 
+    /// Names a setting that the login needs and that nobody gave: the SDK would ask for it on a terminal.
+    fn complete(&self, stage: Stage) -> Result<()> {
+        let Some(auth) = &self.config.auth else { return Ok(()) };
+        let user = auth.username.is_some() || auth.user_id.is_some();
+        let missing = match self.config.auth_type.as_deref() {
+            Some("v3password") if !user => "username",
+            Some("v3password") if auth.password.is_none() => "password",
+            Some("v3token") if auth.token.is_none() => "token",
+            Some("v3applicationcredential") if auth.application_credential_secret.is_none() => "application_credential_secret",
+            // The SDK does not look one up by its name.
+            Some("v3applicationcredential") if auth.application_credential_id.is_none() => "application_credential_id",
+            _ => return Ok(()),
+        };
+        let advice = format!("set `{missing}` in clouds.yaml, or OS_{}", missing.to_ascii_uppercase());
+        Err(self.refuse(stage, format_args!("there is no `{missing}`")).advise(advice))
+    }
+
     fn refuse(&self, stage: Stage, why: impl std::fmt::Display) -> Error {
         Error::new(stage, Kind::Login, format!("log in to `{}`: {why}", self.label))
     }
@@ -178,6 +197,14 @@ impl Login {
         };
         Err(self.refuse(stage, why).advise(advice))
     }
+}
+
+/// Makes the linker keep the SDK's ways to log in. They register themselves before `main`, if they are linked
+/// at all; the SDK's build script is to see to that, but in the published 0.22.8 it finds none of them,
+/// since it reads a manifest that cargo has rewritten.
+fn link_plugins() {
+    std::hint::black_box(&openstack_sdk_auth_applicationcredential::ANCHOR);
+    std::hint::black_box(&openstack_sdk_auth_password::ANCHOR);
 }
 
 /// The text of the last cause: the SDK's outer texts repeat it.

@@ -59,19 +59,17 @@ impl std::fmt::Debug for Chosen {
 
 /// Where settings come from; the tests have their own.
 pub(super) struct Env<'a> {
-    pub(super) var: &'a dyn Fn(&str) -> Option<String>,
+    pub(super) var: &'a (dyn Fn(&str) -> Option<String> + Sync),
     pub(super) here: PathBuf,
     pub(super) system: PathBuf,
 }
 
-impl Env<'static> {
-    /// The real one.
-    pub(super) fn of_process() -> Self {
-        Self { var: &|name| std::env::var(name).ok(), here: PathBuf::from("."), system: PathBuf::from("/etc/openstack") }
+impl<'a> Env<'a> {
+    /// The usual folders, with these variables.
+    pub(super) fn with(var: &'a (dyn Fn(&str) -> Option<String> + Sync)) -> Self {
+        Self { var, here: PathBuf::from("."), system: PathBuf::from("/etc/openstack") }
     }
-}
 
-impl Env<'_> {
     /// A variable that is set to something.
     fn get(&self, name: &str) -> Option<String> {
         (self.var)(name).filter(|value| !value.is_empty())

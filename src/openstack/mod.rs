@@ -85,7 +85,19 @@ impl Cloud {
     /// a catalogue without Glance; [`Kind::Network`] for a Keystone that cannot be reached or whose
     /// certificate nobody vouches for.
     pub async fn connect(options: &CloudOptions, stage: Stage) -> Result<Self> {
-        let chosen = config::choose(options, &config::Env::of_process(), stage)?;
+        Self::connect_with(options, &|name| std::env::var(name).ok(), stage).await
+    }
+
+    /// The same with other variables than the process's: for callers that serve several users.
+    ///
+    /// # Errors
+    /// As [`Cloud::connect`].
+    pub async fn connect_with(
+        options: &CloudOptions,
+        var: &(dyn Fn(&str) -> Option<String> + Sync),
+        stage: Stage,
+    ) -> Result<Self> {
+        let chosen = config::choose(options, &config::Env::with(var), stage)?;
         Self::connect_chosen(chosen, stage, http::Retry::default()).await
     }
 
