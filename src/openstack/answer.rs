@@ -75,7 +75,10 @@ fn refusal(stage: Stage, status: StatusCode, text: &str, what: &str) -> Error {
         413 => (kind_of(stage), Some("make room in the image quota, or ask for a larger one")),
         415 => (kind_of(stage), Some("ask the operator which disk formats this Glance takes")),
         _ if may_pass(status) => (Kind::Network, Some("try again later")),
-        _ if status.is_redirection() => (Kind::Network, Some("correct the image endpoint: it redirects, and a token is not carried along")),
+        _ if status.is_redirection() => (
+            Kind::Network,
+            Some("correct the image endpoint: it redirects, and a token is not carried along"),
+        ),
         _ => (kind_of(stage), None),
     };
     let reason = status.canonical_reason().unwrap_or("unknown status");
@@ -93,7 +96,10 @@ pub(super) fn message(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
     let text = text.trim();
     let found = if text.starts_with('{') {
-        serde_json::from_str::<Value>(text).ok().and_then(|json| json_message(&json)).unwrap_or_else(|| text.to_owned())
+        serde_json::from_str::<Value>(text)
+            .ok()
+            .and_then(|json| json_message(&json))
+            .unwrap_or_else(|| text.to_owned())
     } else if text.starts_with('<') {
         html_message(text)
     } else {
@@ -135,9 +141,17 @@ fn without_tags(text: &str) -> String {
 }
 
 fn unescape(text: &str) -> String {
-    [("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&#39;", "'"), ("&#x27;", "'"), ("&nbsp;", " "), ("&amp;", "&")]
-        .iter()
-        .fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
+    [
+        ("&lt;", "<"),
+        ("&gt;", ">"),
+        ("&quot;", "\""),
+        ("&#39;", "'"),
+        ("&#x27;", "'"),
+        ("&nbsp;", " "),
+        ("&amp;", "&"),
+    ]
+    .iter()
+    .fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
 }
 
 /// Collapses white space, drops control characters (a terminal would obey them) and bounds the length.
@@ -159,7 +173,10 @@ mod tests {
         let page = b"<html>\n <head>\n  <title>403 Forbidden</title>\n </head>\n <body>\n  <h1>403 Forbidden</h1>\n  \
             Attribute &#x27;os_glance_x&#x27; is reserved.<br /><br />\n\n\n </body>\n</html>";
         assert_eq!(message(page), "Attribute 'os_glance_x' is reserved.");
-        assert_eq!(message(br#"{"error": {"code": 401, "message": "The request\nyou have made"}}"#), "The request you have made");
+        assert_eq!(
+            message(br#"{"error": {"code": 401, "message": "The request\nyou have made"}}"#),
+            "The request you have made"
+        );
         assert_eq!(message(b"<html><head><title>502 Bad Gateway</title></head></html>"), "502 Bad Gateway");
         assert_eq!(message(b"  plain\r\n\x1b[31mtext "), "plain [31mtext");
         assert_eq!(message(b""), "");
@@ -181,7 +198,12 @@ mod tests {
 
     #[test]
     fn a_token_in_a_services_text_is_not_repeated() {
-        let answer = Answer { status: StatusCode::FORBIDDEN, stream: None, body: b"token gAAAAsecret is bad".to_vec(), retry_after: None };
+        let answer = Answer {
+            status: StatusCode::FORBIDDEN,
+            stream: None,
+            body: b"token gAAAAsecret is bad".to_vec(),
+            retry_after: None,
+        };
         let text = answer.error(Stage::Sink, "create", "gAAAAsecret").to_string();
         assert!(text.contains("token *** is bad") && !text.contains("gAAAAsecret"), "{text}");
     }

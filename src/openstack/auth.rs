@@ -15,7 +15,7 @@ use reqwest::{Client, Url};
 use secrecy::SecretString;
 
 use super::config::Chosen;
-use super::http::{self, Retry, Tls};
+use super::http::{self, Retry, Reuse, Tls};
 use super::{answer, http::JSON_WAIT};
 use crate::error::{Error, Kind, Result, Stage};
 
@@ -81,7 +81,10 @@ impl Login {
         let (Some(token), Some(info)) = (sdk.get_auth_token(), sdk.get_auth_info()) else {
             return Err(self.refuse(stage, "Keystone gave no token"));
         };
-        let life = info.token.issued_at.and_then(|issued| info.token.expires_at.signed_duration_since(issued).to_std().ok());
+        let life = info
+            .token
+            .issued_at
+            .and_then(|issued| info.token.expires_at.signed_duration_since(issued).to_std().ok());
         let project = info.token.project.and_then(|project| project.id);
         let endpoint = match &self.image_endpoint {
             Some(endpoint) => with_project(endpoint, project.as_deref()),
@@ -102,12 +105,14 @@ impl Login {
     async fn greet(&self, tls: &Tls, retry: &Retry, stage: Stage) -> Result<()> {
         let what = format!("log in to `{}`", self.label);
         let address = self.config.auth.as_ref().and_then(|auth| auth.auth_url.as_deref()).unwrap_or_default();
-        let url = Url::parse(address).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        let url =
+            Url::parse(address).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
         let Some(url) = url else {
-            let said = if address.is_empty() { "there is no auth_url" } else { "its auth_url is no http address" };
+            let said =
+                if address.is_empty() { "there is no auth_url" } else { "its auth_url is no http address" };
             return Err(self.refuse(stage, said).advise("set `auth_url` in clouds.yaml, or OS_AUTH_URL"));
         };
-        let client: Client = tls.client(&url, stage)?;
+        let client: Client = tls.client(&url, Reuse::No, stage)?;
         let mut failures = 0;
         loop {
             let error = match http::once(client.get(url.clone()), JSON_WAIT, false, stage, &what).await {
@@ -131,9 +136,13 @@ impl Login {
             Some("v3password") if !user => "username",
             Some("v3password") if auth.password.is_none() => "password",
             Some("v3token") if auth.token.is_none() => "token",
-            Some("v3applicationcredential") if auth.application_credential_secret.is_none() => "application_credential_secret",
+            Some("v3applicationcredential") if auth.application_credential_secret.is_none() => {
+                "application_credential_secret"
+            }
             // The SDK does not look one up by its name.
-            Some("v3applicationcredential") if auth.application_credential_id.is_none() => "application_credential_id",
+            Some("v3applicationcredential") if auth.application_credential_id.is_none() => {
+                "application_credential_id"
+            }
             _ => return Ok(()),
         };
         let advice = format!("set `{missing}` in clouds.yaml, or OS_{}", missing.to_ascii_uppercase());
@@ -155,15 +164,21 @@ impl Login {
             OpenStackError::AuthError { source: AuthError::Identity(identity) } => {
                 self.by_status(u64::from(identity.code), &text, stage)
             }
-            OpenStackError::AuthError { source: AuthError::UnknownAuth { code, .. } } => self.by_status(u64::from(*code), &text, stage),
+            OpenStackError::AuthError { source: AuthError::UnknownAuth { code, .. } } => {
+                self.by_status(u64::from(*code), &text, stage)
+            }
             OpenStackError::AuthError { source: AuthError::Reqwest { .. } }
             | OpenStackError::Communication { .. }
             | OpenStackError::Discovery { .. }
-            | OpenStackError::Api { .. } => Error::new(stage, Kind::Network, format!("log in to `{}`", self.label))
-                .because(text)
-                .advise("check `auth_url`: it must be Keystone's, and version 3")
-                .retry(),
-            _ => self.refuse(stage, text).advise("complete the cloud's settings in clouds.yaml or the OS_* variables"),
+            | OpenStackError::Api { .. } => {
+                Error::new(stage, Kind::Network, format!("log in to `{}`", self.label))
+                    .because(text)
+                    .advise("check `auth_url`: it must be Keystone's, and version 3")
+                    .retry()
+            }
+            _ => self
+                .refuse(stage, text)
+                .advise("complete the cloud's settings in clouds.yaml or the OS_* variables"),
         }
     }
 
@@ -172,22 +187,32 @@ impl Login {
             let what = format!("log in to `{}`: Keystone answers {code}: {text}", self.label);
             return Error::new(stage, Kind::Network, what).advise("try again later").retry();
         }
-        self.refuse(stage, text).advise("check user, password, project and domain, or the application credential")
+        self.refuse(stage, text)
+            .advise("check user, password, project and domain, or the application credential")
     }
 
     /// Glance's address in the catalogue, by region and interface.
     fn find_glance(&self, all: &[Offer], stage: Stage) -> Result<String> {
         let interface = self.interface.strip_suffix("URL").unwrap_or(&self.interface);
         let region_fits = |region: &Option<String>| self.region.is_none() || *region == self.region;
-        let hit = all.iter().find(|endpoint| endpoint.interface == interface && region_fits(&endpoint.region));
+        let hit =
+            all.iter().find(|endpoint| endpoint.interface == interface && region_fits(&endpoint.region));
         if let Some(endpoint) = hit {
             return Ok(endpoint.url.clone());
         }
-        let mut offers: Vec<String> =
-            all.iter().map(|endpoint| format!("{} of {}", endpoint.interface, endpoint.region.as_deref().unwrap_or("no region"))).collect();
+        let mut offers: Vec<String> = all
+            .iter()
+            .map(|endpoint| {
+                format!("{} of {}", endpoint.interface, endpoint.region.as_deref().unwrap_or("no region"))
+            })
+            .collect();
         offers.sort();
         offers.dedup();
-        let offers = if offers.is_empty() { "no image service".to_owned() } else { answer::one_line(&offers.join(", ")) };
+        let offers = if offers.is_empty() {
+            "no image service".to_owned()
+        } else {
+            answer::one_line(&offers.join(", "))
+        };
         let region = self.region.as_ref().map(|region| format!(" of region `{region}`")).unwrap_or_default();
         let why = format!("no `{interface}` image endpoint{region} in the catalogue, which has: {offers}");
         let advice = if all.is_empty() {
@@ -218,7 +243,9 @@ fn deepest(error: &OpenStackError) -> String {
     }
     let text = last.to_string();
     match error {
-        OpenStackError::AuthError { source: AuthError::AuthValueNotSupplied(name) } => format!("`{name}` is not set"),
+        OpenStackError::AuthError { source: AuthError::AuthValueNotSupplied(name) } => {
+            format!("`{name}` is not set")
+        }
         _ => text.strip_prefix("authentication method error: ").unwrap_or(&text).to_owned(),
     }
 }
@@ -226,15 +253,23 @@ fn deepest(error: &OpenStackError) -> String {
 /// Fills the place that some clouds leave for the project in an override.
 fn with_project(endpoint: &str, project: Option<&str>) -> String {
     let project = project.unwrap_or_default();
-    ["%(project_id)s", "$(project_id)s", "%(tenant_id)s", "$(tenant_id)s"].iter().fold(endpoint.to_owned(), |text, place| text.replace(place, project))
+    ["%(project_id)s", "$(project_id)s", "%(tenant_id)s", "$(tenant_id)s"]
+        .iter()
+        .fold(endpoint.to_owned(), |text, place| text.replace(place, project))
 }
 
 /// Glance's root: catalogues give it with and without `/v2` at the end.
 pub(super) fn endpoint_root(endpoint: &str, stage: Stage) -> Result<Url> {
-    let parsed = Url::parse(endpoint.trim()).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    let parsed = Url::parse(endpoint.trim())
+        .ok()
+        .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
     let Some(mut url) = parsed else {
-        return Err(Error::new(stage, Kind::Login, format!("use the image endpoint `{}`: it is no http address", answer::one_line(endpoint)))
-            .advise("correct `image_endpoint_override` or the catalogue"));
+        return Err(Error::new(
+            stage,
+            Kind::Login,
+            format!("use the image endpoint `{}`: it is no http address", answer::one_line(endpoint)),
+        )
+        .advise("correct `image_endpoint_override` or the catalogue"));
     };
     url.set_query(None);
     url.set_fragment(None);
@@ -274,8 +309,11 @@ mod tests {
             region: Some(region.into()),
             url: url.into(),
         };
-        let catalog =
-            [offer("public", "R1", "http://one"), offer("internal", "R1", "http://in"), offer("public", "R2", "http://two")];
+        let catalog = [
+            offer("public", "R1", "http://one"),
+            offer("internal", "R1", "http://in"),
+            offer("public", "R2", "http://two"),
+        ];
         let login = |region: Option<&str>, interface: &str| Login {
             label: "c".into(),
             config: CloudConfig::default(),
@@ -287,7 +325,10 @@ mod tests {
         assert_eq!(find(Some("R2"), "public").unwrap(), "http://two");
         assert_eq!(find(None, "internalURL").unwrap(), "http://in");
         let error = find(Some("R9"), "public").unwrap_err().to_string();
-        assert!(error.contains("`R9`") && error.contains("public of R2") && error.contains("--os-region-name"), "{error}");
+        assert!(
+            error.contains("`R9`") && error.contains("public of R2") && error.contains("--os-region-name"),
+            "{error}"
+        );
         let none = login(None, "public").find_glance(&[], Stage::Source).unwrap_err().to_string();
         assert!(none.contains("no image service") && none.contains("project_name"), "{none}");
     }

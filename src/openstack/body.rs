@@ -26,7 +26,14 @@ pub struct Body {
 
 impl Body {
     pub(super) fn new(response: Response, expected: Option<u64>, stage: Stage, what: &str) -> Self {
-        Self { response: Some(response), expected, received: 0, idle: Some(IDLE), stage, what: what.to_owned() }
+        Self {
+            response: Some(response),
+            expected,
+            received: 0,
+            idle: Some(IDLE),
+            stage,
+            what: what.to_owned(),
+        }
     }
 
     /// The number of bytes that will come, if the service said it.
@@ -68,7 +75,9 @@ impl Body {
             Ok(None) => {
                 self.response = None;
                 match self.expected {
-                    Some(expected) if self.received < expected => Err(self.fault("it ended early".to_owned()).retry()),
+                    Some(expected) if self.received < expected => {
+                        Err(self.fault("it ended early".to_owned()).retry())
+                    }
                     _ => Ok(None),
                 }
             }
@@ -91,7 +100,11 @@ impl Body {
 
     fn fault(&self, why: String) -> Error {
         let of = self.expected.map(|expected| format!(" of {expected}")).unwrap_or_default();
-        Error::new(self.stage, Kind::Network, format!("{}: after {}{of} bytes: {why}", self.what, self.received))
-            .advise("run it again; if it happens again, ask the operator about the proxy before Glance")
+        Error::new(
+            self.stage,
+            Kind::Network,
+            format!("{}: after {}{of} bytes: {why}", self.what, self.received),
+        )
+        .advise("run it again; if it happens again, ask the operator about the proxy before Glance")
     }
 }

@@ -53,7 +53,10 @@ pub(super) struct Chosen {
 
 impl std::fmt::Debug for Chosen {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Chosen").field("label", &self.label).field("region", &self.region).finish_non_exhaustive()
+        f.debug_struct("Chosen")
+            .field("label", &self.label)
+            .field("region", &self.region)
+            .finish_non_exhaustive()
     }
 }
 
@@ -97,7 +100,8 @@ impl<'a> Env<'a> {
     fn find(&self, variable: &str, beside: Option<&Path>, stem: &str) -> Option<PathBuf> {
         let named = self.get(variable).map(|path| self.expand(&path));
         let folders = beside.map(Path::to_path_buf).into_iter().chain(self.folders());
-        let usual = folders.flat_map(|folder| ["yaml", "yml", "json"].map(|end| folder.join(format!("{stem}.{end}"))));
+        let usual = folders
+            .flat_map(|folder| ["yaml", "yml", "json"].map(|end| folder.join(format!("{stem}.{end}"))));
         named.into_iter().chain(usual).find(|path| path.is_file())
     }
 
@@ -121,7 +125,8 @@ fn truth(text: &str) -> Option<bool> {
 pub(super) fn choose(options: &CloudOptions, env: &Env<'_>, stage: Stage) -> Result<Chosen> {
     let wanted = options.cloud.clone().or_else(|| env.get("OS_CLOUD"));
     let from_env = wanted.as_deref() == Some("envvars") || (wanted.is_none() && has_credentials(env));
-    let config = if from_env { cloud_of_variables(env) } else { cloud_of_file(wanted.as_deref(), env, stage)? };
+    let config =
+        if from_env { cloud_of_variables(env) } else { cloud_of_file(wanted.as_deref(), env, stage)? };
     let label = config.name.clone().unwrap_or_else(|| "OS_* variables".to_owned());
     Ok(complete(config, label, options, env))
 }
@@ -129,7 +134,8 @@ pub(super) fn choose(options: &CloudOptions, env: &Env<'_>, stage: Stage) -> Res
 /// Whether the variables alone describe a cloud.
 fn has_credentials(env: &Env<'_>) -> bool {
     env.get("OS_AUTH_URL").is_some()
-        || (env.get("OS_TOKEN").is_some() && (env.get("OS_ENDPOINT").is_some() || env.get("OS_IMAGE_ENDPOINT_OVERRIDE").is_some()))
+        || (env.get("OS_TOKEN").is_some()
+            && (env.get("OS_ENDPOINT").is_some() || env.get("OS_IMAGE_ENDPOINT_OVERRIDE").is_some()))
 }
 
 fn cloud_of_variables(env: &Env<'_>) -> CloudConfig {
@@ -164,7 +170,8 @@ fn cloud_of_variables(env: &Env<'_>) -> CloudConfig {
 fn cloud_of_file(wanted: Option<&str>, env: &Env<'_>, stage: Stage) -> Result<CloudConfig> {
     let refuse = |text: String| Error::new(stage, Kind::Login, text);
     let Some(clouds) = env.find("OS_CLIENT_CONFIG_FILE", None, "clouds") else {
-        let looked: Vec<String> = env.folders().iter().map(|folder| format!("`{}`", folder.display())).collect();
+        let looked: Vec<String> =
+            env.folders().iter().map(|folder| format!("`{}`", folder.display())).collect();
         let what = wanted.map_or("choose a cloud".to_owned(), |name| format!("find cloud `{name}`"));
         return Err(refuse(format!("{what}: there is no clouds.yaml in {}", looked.join(", ")))
             .advise("put one there, name it in OS_CLIENT_CONFIG_FILE, or source an openrc file"));
@@ -175,10 +182,13 @@ fn cloud_of_file(wanted: Option<&str>, env: &Env<'_>, stage: Stage) -> Result<Cl
     for path in vendor.iter().chain([&clouds]).chain(&secure) {
         // The parser quotes what it stumbles over, which may be a password.
         builder = builder.add_source(path).map_err(|error| {
-            refuse(format!("read `{}`", path.display())).because(one_line(&without_quoted(&error.to_string())))
+            refuse(format!("read `{}`", path.display()))
+                .because(one_line(&without_quoted(&error.to_string())))
         })?;
     }
-    let file = builder.build().map_err(|error| refuse(format!("read `{}`: {}", clouds.display(), without_quoted(&error.to_string()))))?;
+    let file = builder.build().map_err(|error| {
+        refuse(format!("read `{}`: {}", clouds.display(), without_quoted(&error.to_string())))
+    })?;
     let mut names = file.get_available_clouds();
     names.sort();
     let name = match (wanted, names.as_slice()) {
@@ -212,8 +222,14 @@ fn without_quoted(text: &str) -> String {
 
 /// Lays options and variables over a cloud's own settings.
 fn complete(mut config: CloudConfig, label: String, options: &CloudOptions, env: &Env<'_>) -> Chosen {
-    let text = |key: &str, config: &CloudConfig| config.options.get(key).and_then(|value| value.clone().into_string().ok());
-    let region = options.region_name.clone().or_else(|| env.get("OS_REGION_NAME")).or_else(|| config.region_name.clone());
+    let text = |key: &str, config: &CloudConfig| {
+        config.options.get(key).and_then(|value| value.clone().into_string().ok())
+    };
+    let region = options
+        .region_name
+        .clone()
+        .or_else(|| env.get("OS_REGION_NAME"))
+        .or_else(|| config.region_name.clone());
     let interface = options
         .interface
         .clone()
@@ -228,12 +244,14 @@ fn complete(mut config: CloudConfig, label: String, options: &CloudOptions, env:
         .or_else(|| env.get("OS_CACERT").or_else(|| config.cacert.clone()).map(|path| env.expand(&path)));
     let file_insecure = text("insecure", &config).and_then(|value| truth(&value)) == Some(true);
     let insecure = options.insecure || file_insecure || config.verify == Some(false);
-    let image_endpoint = env.get("OS_IMAGE_ENDPOINT_OVERRIDE").or_else(|| text("image_endpoint_override", &config));
+    let image_endpoint =
+        env.get("OS_IMAGE_ENDPOINT_OVERRIDE").or_else(|| text("image_endpoint_override", &config));
     let default_domain = text("default_domain", &config).or_else(|| env.get("OS_DEFAULT_DOMAIN"));
     let auth = config.auth.get_or_insert_default();
     auth.password = auth.password.take().or_else(|| env.secret("OS_PASSWORD"));
     let image_endpoint = image_endpoint.or_else(|| auth.endpoint.clone().filter(|_| auth.auth_url.is_none()));
-    let no_keystone = auth.auth_url.is_none() || matches!(config.auth_type.as_deref(), Some("admin_token" | "token_endpoint" | "none"));
+    let no_keystone = auth.auth_url.is_none()
+        || matches!(config.auth_type.as_deref(), Some("admin_token" | "token_endpoint" | "none"));
     let bare_token = auth.token.clone().filter(|_| no_keystone && image_endpoint.is_some());
     config.auth_type = Some(auth_type(config.auth_type.as_deref(), auth));
     fill_domains(auth, default_domain);
@@ -242,13 +260,23 @@ fn complete(mut config: CloudConfig, label: String, options: &CloudOptions, env:
         (auth.project_id, auth.project_name, auth.domain_id, auth.domain_name) = (None, None, None, None);
     }
     settle_for_sdk(&mut config, cacert.as_deref(), insecure);
-    Chosen { label, config, region, interface, tls: TlsOptions { cacert, insecure }, image_endpoint, bare_token }
+    Chosen {
+        label,
+        config,
+        region,
+        interface,
+        tls: TlsOptions { cacert, insecure },
+        image_endpoint,
+        bare_token,
+    }
 }
 
 /// The kind of login, where it is said or else by what credentials there are.
 fn auth_type(said: Option<&str>, auth: &Auth) -> String {
     match said {
-        Some("v3applicationcredential" | "applicationcredential" | "application_credential") => "v3applicationcredential",
+        Some("v3applicationcredential" | "applicationcredential" | "application_credential") => {
+            "v3applicationcredential"
+        }
         Some("token" | "v3token") => "v3token",
         Some("password" | "v3password") => "v3password",
         Some(other) => other,
@@ -263,7 +291,8 @@ fn auth_type(said: Option<&str>, auth: &Auth) -> String {
 fn fill_domains(auth: &mut Auth, default: Option<String>) {
     let default = default.unwrap_or_else(|| "default".to_owned());
     if auth.username.is_some() && auth.user_domain_id.is_none() && auth.user_domain_name.is_none() {
-        auth.user_domain_id = auth.domain_id.clone().filter(|_| auth.project_name.is_none()).or_else(|| Some(default.clone()));
+        auth.user_domain_id =
+            auth.domain_id.clone().filter(|_| auth.project_name.is_none()).or_else(|| Some(default.clone()));
     }
     let needs = auth.project_name.is_some() && auth.project_id.is_none();
     if needs && auth.project_domain_id.is_none() && auth.project_domain_name.is_none() {

@@ -25,7 +25,11 @@ clouds:
 fn choose_in(dir: &TempDir, vars: &[(&str, &str)], options: &CloudOptions) -> Result<Chosen> {
     let vars: HashMap<String, String> = vars.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
     let var = |name: &str| vars.get(name).cloned();
-    choose(options, &Env { var: &var, here: dir.path().to_owned(), system: dir.path().join("etc") }, Stage::Source)
+    choose(
+        options,
+        &Env { var: &var, here: dir.path().to_owned(), system: dir.path().join("etc") },
+        Stage::Source,
+    )
 }
 
 fn named(cloud: &str) -> CloudOptions {
@@ -79,7 +83,12 @@ fn a_clouds_settings_are_read_and_overridden() {
     let env = choose_in(&dir, &vars, &named("Lab.One")).unwrap();
     assert_eq!((env.region.as_deref(), env.interface.as_str()), (Some("R2"), "admin"));
     assert_eq!(env.tls.cacert.as_deref(), Some(Path::new("/env.pem")));
-    let options = CloudOptions { region_name: Some("R3".into()), cacert: Some("/o.pem".into()), insecure: true, ..named("Lab.One") };
+    let options = CloudOptions {
+        region_name: Some("R3".into()),
+        cacert: Some("/o.pem".into()),
+        insecure: true,
+        ..named("Lab.One")
+    };
     let said = choose_in(&dir, &vars, &options).unwrap();
     assert_eq!(said.region.as_deref(), Some("R3"));
     assert_eq!(said.tls, TlsOptions { cacert: Some("/o.pem".into()), insecure: true });
@@ -101,7 +110,12 @@ fn the_secure_file_is_laid_over_and_its_secrets_are_not_quoted() {
     let auth = choose_in(&dir, &[], &named("Lab.One")).unwrap().config.auth.unwrap();
     assert_eq!(auth.password.unwrap().expose_secret(), "12345");
     assert_eq!(auth.username.as_deref(), Some("u"));
-    for broken in ["clouds: {Lab.One: {auth: hunter2}}", "clouds: {Lab.One: {verify: hunter2}}", "clouds: [hunter2", "hunter2"] {
+    for broken in [
+        "clouds: {Lab.One: {auth: hunter2}}",
+        "clouds: {Lab.One: {verify: hunter2}}",
+        "clouds: [hunter2",
+        "hunter2",
+    ] {
         fs::write(dir.path().join("secure.yaml"), broken).unwrap();
         let text = choose_in(&dir, &[], &named("Lab.One")).unwrap_err().to_string();
         assert!(!text.contains("hunter2") && text.contains("secure.yaml"), "{text}");
@@ -115,24 +129,37 @@ fn the_config_file_variable_comes_first_and_a_stale_one_is_passed_over() {
     fs::write(&other, "clouds: {three: {auth: {auth_url: 'http://three'}}}").unwrap();
     let path = other.to_str().unwrap();
     assert_eq!(choose_in(&dir, &[("OS_CLIENT_CONFIG_FILE", path)], &named("three")).unwrap().label, "three");
-    assert_eq!(choose_in(&dir, &[("OS_CLIENT_CONFIG_FILE", "/gone.yaml")], &named("two")).unwrap().label, "two");
+    assert_eq!(
+        choose_in(&dir, &[("OS_CLIENT_CONFIG_FILE", "/gone.yaml")], &named("two")).unwrap().label,
+        "two"
+    );
     let home = tempfile::tempdir().unwrap();
     let folder = home.path().join(".config/openstack");
     fs::create_dir_all(&folder).unwrap();
     fs::rename(dir.path().join("clouds.yaml"), folder.join("clouds.yaml")).unwrap();
-    assert_eq!(choose_in(&dir, &[("HOME", home.path().to_str().unwrap())], &named("two")).unwrap().label, "two");
+    assert_eq!(
+        choose_in(&dir, &[("HOME", home.path().to_str().unwrap())], &named("two")).unwrap().label,
+        "two"
+    );
 }
 
 #[test]
 fn variables_make_a_cloud_old_names_and_bare_tokens_included() {
     let dir = tempfile::tempdir().unwrap();
-    let vars = [("OS_AUTH_URL", "http://k/v3"), ("OS_USERNAME", "u"), ("OS_PASSWORD", "p"), ("OS_TENANT_NAME", "t"), ("OS_INSECURE", "true")];
+    let vars = [
+        ("OS_AUTH_URL", "http://k/v3"),
+        ("OS_USERNAME", "u"),
+        ("OS_PASSWORD", "p"),
+        ("OS_TENANT_NAME", "t"),
+        ("OS_INSECURE", "true"),
+    ];
     let cloud = choose_in(&dir, &vars, &CloudOptions::default()).unwrap();
     assert_eq!(cloud.config.auth_type.as_deref(), Some("v3password"));
     assert_eq!(cloud.config.auth.as_ref().unwrap().project_name.as_deref(), Some("t"));
     assert!(cloud.tls.insecure && cloud.bare_token.is_none());
     assert!(!format!("{cloud:?} {:?}", cloud.config).contains("\"p\""));
-    let bare = choose_in(&dir, &[("OS_TOKEN", "t"), ("OS_ENDPOINT", "http://g")], &CloudOptions::default()).unwrap();
+    let bare =
+        choose_in(&dir, &[("OS_TOKEN", "t"), ("OS_ENDPOINT", "http://g")], &CloudOptions::default()).unwrap();
     assert!(bare.bare_token.is_some());
     assert_eq!(bare.image_endpoint.as_deref(), Some("http://g"));
     let token = [("OS_TOKEN", "t"), ("OS_AUTH_URL", "http://k/v3"), ("OS_PROJECT_ID", "p")];

@@ -108,7 +108,12 @@ impl Cloud {
     }
 
     /// One record by one POST, repeated until it is known whether it was made.
-    async fn post(&self, new: &NewImage, properties: &BTreeMap<String, String>, what: &str) -> Result<Posted> {
+    async fn post(
+        &self,
+        new: &NewImage,
+        properties: &BTreeMap<String, String>,
+        what: &str,
+    ) -> Result<Posted> {
         let url = self.url(["images"]);
         let body = new.json(properties).to_string();
         let retry = self.shared.retry;
@@ -120,7 +125,9 @@ impl Cloud {
                 })
                 .await;
             let error = match tried {
-                Ok(answer) if answer.status.is_success() => return self.image_of(answer, what).map(Posted::Made),
+                Ok(answer) if answer.status.is_success() => {
+                    return self.image_of(answer, what).map(Posted::Made);
+                }
                 Ok(answer) if answer.status == 403 => return Ok(Posted::Forbidden(answer)),
                 // After a lost answer an ID in use is most likely our own record.
                 Ok(answer) if answer.status == 409 && failures > 0 => self.refuse(&answer, what),
@@ -148,7 +155,9 @@ impl Cloud {
         while let Some(group) = groups.pop() {
             let body = patch_of(group).to_string();
             let answer = self
-                .ask(what, |client| client.patch(url.clone()).header("Content-Type", PATCH_TYPE).body(body.clone()))
+                .ask(what, |client| {
+                    client.patch(url.clone()).header("Content-Type", PATCH_TYPE).body(body.clone())
+                })
                 .await?;
             match (answer.status.as_u16(), group) {
                 (200..300, _) => {}
@@ -182,7 +191,10 @@ mod tests {
 
     #[test]
     fn attributes_stand_above_properties_of_the_same_name() {
-        let properties = BTreeMap::from([("name".to_owned(), "evil".to_owned()), ("os_distro".to_owned(), "debian".to_owned())]);
+        let properties = BTreeMap::from([
+            ("name".to_owned(), "evil".to_owned()),
+            ("os_distro".to_owned(), "debian".to_owned()),
+        ]);
         let new = NewImage { id: NewImage::new_id(), name: "n".into(), properties, ..NewImage::default() };
         let json = new.json(&new.properties);
         assert_eq!((json["name"].as_str(), json["os_distro"].as_str()), (Some("n"), Some("debian")));

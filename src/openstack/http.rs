@@ -55,6 +55,16 @@ impl Retry {
     }
 }
 
+/// Whether connections are used again. uWSGI closes each one after its answer without saying so; whoever
+/// is quick sends the next request into the closing one. A GET is then simply repeated by hyper, but a
+/// body that was begun, or a request that must not happen twice, is lost. So only downloads reuse them,
+/// where a range after a range saves the handshakes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reuse {
+    Yes,
+    No,
+}
+
 /// Whom to trust, with the files already read.
 pub(super) struct Tls {
     /// The certificates of a CA file; trusted beside the system's.
@@ -71,7 +81,8 @@ impl Tls {
 
     /// A client for servers like `url`: HTTP/1 only (one stream per connection is what ranges and
     /// flow control want), no total timeout.
-    pub(super) fn client(&self, url: &Url, stage: Stage) -> Result<Client> {
+    pub(super) fn client(&self, url: &Url, reuse: Reuse, stage: Stage) -> Result<Client> {
+        let idle = if reuse == Reuse::Yes { usize::MAX } else { 0 };
         let mut builder = Client::builder()
             .user_agent(concat!("snapcow/", env!("CARGO_PKG_VERSION")))
             .http1_only()
@@ -83,7 +94,8 @@ impl Tls {
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_keepalive(Duration::from_secs(30))
             // Glance's servers drop idle connections after 2 to 75 s; a shorter life avoids the race.
-            .pool_idle_timeout(Duration::from_secs(2));
+            .pool_idle_timeout(Duration::from_secs(2))
+            .pool_max_idle_per_host(idle);
         if is_loopback(url) {
             builder = builder.no_proxy();
         }
@@ -130,25 +142,29 @@ impl Cloud {
     }
 
     /// This runtime's client. Must be called inside a runtime, as every request is.
-    pub(super) fn client(&self) -> Result<Client> {
+    pub(super) fn client(&self, reuse: Reuse) -> Result<Client> {
         let id = tokio::runtime::Handle::current().id();
         let mut clients = self.shared.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, client)) = clients.iter().find(|(runtime, _)| *runtime == id) {
+        if let Some((_, _, client)) =
+            clients.iter().find(|(runtime, kind, _)| *runtime == id && *kind == reuse)
+        {
             return Ok(client.clone());
         }
         // Runtimes come and go with transfers; the oldest clients belong to those that are gone.
         if clients.len() >= 64 {
             clients.remove(0);
         }
-        let client = self.shared.tls.client(&self.shared.endpoint, self.stage)?;
-        clients.push((id, client.clone()));
+        let client = self.shared.tls.client(&self.shared.endpoint, reuse, self.stage)?;
+        clients.push((id, reuse, client.clone()));
         Ok(client)
     }
 
     /// The token as a header that nobody prints.
     pub(super) fn token_header(&self, token: &super::Token) -> Result<HeaderValue> {
-        let mut header = HeaderValue::from_str(token.secret.expose_secret())
-            .map_err(|_| Error::new(self.stage, Kind::Login, "use the token: it is not a valid header").advise("check OS_TOKEN"))?;
+        let mut header = HeaderValue::from_str(token.secret.expose_secret()).map_err(|_| {
+            Error::new(self.stage, Kind::Login, "use the token: it is not a valid header")
+                .advise("check OS_TOKEN")
+        })?;
         header.set_sensitive(true);
         Ok(header)
     }
@@ -175,7 +191,7 @@ impl Cloud {
         stream: bool,
         build: impl Fn(&Client) -> RequestBuilder,
     ) -> Result<Answer> {
-        let client = self.client()?;
+        let client = self.client(if stream { Reuse::Yes } else { Reuse::No })?;
         let mut renewed = self.shared.login.is_none();
         let mut failures = 0;
         loop {
@@ -187,7 +203,9 @@ impl Cloud {
                     self.renew_after(token.generation).await?;
                     continue;
                 }
-                Ok(answer) if answer::may_pass(answer.status) => (self.refuse(&answer, what), answer.retry_after),
+                Ok(answer) if answer::may_pass(answer.status) => {
+                    (self.refuse(&answer, what), answer.retry_after)
+                }
                 Ok(answer) => return Ok(answer),
                 Err(error) => (error, None),
             };
@@ -203,7 +221,13 @@ impl Cloud {
 }
 
 /// One try of one request.
-pub(super) async fn once(request: RequestBuilder, wait: Duration, stream: bool, stage: Stage, what: &str) -> Result<Answer> {
+pub(super) async fn once(
+    request: RequestBuilder,
+    wait: Duration,
+    stream: bool,
+    stage: Stage,
+    what: &str,
+) -> Result<Answer> {
     let response = within(wait, stage, what, request.send()).await?;
     let status = response.status();
     let retry_after = response
@@ -235,8 +259,12 @@ async fn read_body(mut response: Response, stage: Stage, what: &str) -> Result<V
         if body.len() > most {
             body.truncate(most);
             if good {
-                return Err(Error::new(stage, Kind::Network, format!("{what}: the answer is larger than {most} bytes"))
-                    .advise("check that the image endpoint is Glance's"));
+                return Err(Error::new(
+                    stage,
+                    Kind::Network,
+                    format!("{what}: the answer is larger than {most} bytes"),
+                )
+                .advise("check that the image endpoint is Glance's"));
             }
             return Ok(body);
         }
@@ -252,9 +280,11 @@ async fn within<T>(
 ) -> Result<T> {
     match tokio::time::timeout(wait, step).await {
         Ok(done) => done.map_err(|error| broken(stage, what, error)),
-        Err(_) => Err(Error::new(stage, Kind::Network, format!("{what}: no answer within {} s", wait.as_secs()))
-            .advise("check that the cloud is reachable from here")
-            .retry()),
+        Err(_) => {
+            Err(Error::new(stage, Kind::Network, format!("{what}: no answer within {} s", wait.as_secs()))
+                .advise("check that the cloud is reachable from here")
+                .retry())
+        }
     }
 }
 
@@ -272,13 +302,28 @@ pub(super) fn broken(stage: Stage, what: &str, error: reqwest::Error) -> Error {
     // The last text is the deepest cause; those above only say «error sending request».
     let deepest = texts.last().cloned().unwrap_or_default();
     if let Some(text) = texts.iter().find(|text| text.contains("invalid peer certificate")) {
-        return Error::new(stage, Kind::Network, format!("{what}: the TLS certificate{} is not trusted", host.replace(" with", " of")))
-            .because(answer::one_line(text))
-            .advise("give the CA's file by --os-cacert (or `cacert` in clouds.yaml)");
+        return Error::new(
+            stage,
+            Kind::Network,
+            format!("{what}: the TLS certificate{} is not trusted", host.replace(" with", " of")),
+        )
+        .because(answer::one_line(text))
+        .advise("give the CA's file by --os-cacert (or `cacert` in clouds.yaml)");
     }
-    let problem = if error.is_builder() { "no request could be made" } else if error.is_connect() { "no connection" } else { "the connection broke" };
-    let failed = Error::new(stage, Kind::Network, format!("{what}: {problem}{host}")).because(answer::one_line(&deepest));
-    if error.is_builder() { failed } else { failed.advise("check the address and that the cloud is reachable from here").retry() }
+    let problem = if error.is_builder() {
+        "no request could be made"
+    } else if error.is_connect() {
+        "no connection"
+    } else {
+        "the connection broke"
+    };
+    let failed = Error::new(stage, Kind::Network, format!("{what}: {problem}{host}"))
+        .because(answer::one_line(&deepest));
+    if error.is_builder() {
+        failed
+    } else {
+        failed.advise("check the address and that the cloud is reachable from here").retry()
+    }
 }
 
 #[cfg(test)]
@@ -300,7 +345,12 @@ mod tests {
 
     #[test]
     fn loopback_needs_no_proxy() {
-        for (url, local) in [("http://127.0.0.1:9292", true), ("http://[::1]/", true), ("http://localhost/x", true), ("http://10.0.0.1", false)] {
+        for (url, local) in [
+            ("http://127.0.0.1:9292", true),
+            ("http://[::1]/", true),
+            ("http://localhost/x", true),
+            ("http://10.0.0.1", false),
+        ] {
             assert_eq!(is_loopback(&Url::parse(url).unwrap()), local, "{url}");
         }
     }

@@ -86,7 +86,9 @@ impl Cloud {
         let retry = self.shared.retry;
         let mut failures = 0;
         loop {
-            let answer = self.ask_with(&what, DELETE_WAIT, retry.tries, false, |client| client.delete(url.clone())).await?;
+            let answer = self
+                .ask_with(&what, DELETE_WAIT, retry.tries, false, |client| client.delete(url.clone()))
+                .await?;
             match answer.status.as_u16() {
                 200..300 | 404 | 410 => return Ok(()),
                 // Two deletions that meet (one of ours may have lost its answer) end in a 400 although the
@@ -125,14 +127,19 @@ impl Cloud {
             for json in images {
                 let image = Image::from_json(json).map_err(|why| self.strange(&what, &why))?;
                 // Databases compare names without regard to case or spaces at the end; we do not.
-                let fits = image.name.as_deref() == Some(name) && owner.is_none_or(|owner| image.owner.as_deref() == Some(owner));
+                let fits = image.name.as_deref() == Some(name)
+                    && owner.is_none_or(|owner| image.owner.as_deref() == Some(owner));
                 if fits {
                     found.push(image);
                 }
             }
             if found.len() > MOST_HITS {
-                return Err(Error::new(self.stage, kind_of(self.stage), format!("{what}: there are more than {MOST_HITS}"))
-                    .advise("name the image by its ID"));
+                return Err(Error::new(
+                    self.stage,
+                    kind_of(self.stage),
+                    format!("{what}: there are more than {MOST_HITS}"),
+                )
+                .advise("name the image by its ID"));
             }
             let next = page.get("next").and_then(Value::as_str).and_then(next_marker);
             match next {
@@ -149,8 +156,12 @@ impl Cloud {
     }
 
     fn strange(&self, what: &str, why: &str) -> Error {
-        Error::new(self.stage, crate::error::Kind::Network, format!("{what}: the answer is not Glance's: {why}"))
-            .advise("check the image endpoint")
+        Error::new(
+            self.stage,
+            crate::error::Kind::Network,
+            format!("{what}: the answer is not Glance's: {why}"),
+        )
+        .advise("check the image endpoint")
     }
 }
 

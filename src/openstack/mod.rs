@@ -57,7 +57,7 @@ struct Shared {
     /// One login at a time: whoever waits here takes the token that the holder fetched.
     renewing: tokio::sync::Mutex<()>,
     /// hyper's connections live and die with their runtime, so each runtime has a client of its own.
-    clients: Mutex<Vec<(tokio::runtime::Id, reqwest::Client)>>,
+    clients: Mutex<Vec<(tokio::runtime::Id, http::Reuse, reqwest::Client)>>,
     retry: http::Retry,
 }
 
@@ -73,7 +73,10 @@ struct Token {
 
 impl std::fmt::Debug for Cloud {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Cloud").field("label", &self.shared.label).field("stage", &self.stage).finish_non_exhaustive()
+        f.debug_struct("Cloud")
+            .field("label", &self.shared.label)
+            .field("stage", &self.stage)
+            .finish_non_exhaustive()
     }
 }
 
@@ -105,7 +108,16 @@ impl Cloud {
         let tls = http::Tls::load(&chosen.tls, stage)?;
         if let (Some(token), Some(endpoint)) = (&chosen.bare_token, &chosen.image_endpoint) {
             let endpoint = auth::endpoint_root(endpoint, stage)?;
-            return Ok(Self::assemble(endpoint, chosen.label, None, tls, None, Token::bare(token.clone()), stage, retry));
+            return Ok(Self::assemble(
+                endpoint,
+                chosen.label,
+                None,
+                tls,
+                None,
+                Token::bare(token.clone()),
+                stage,
+                retry,
+            ));
         }
         let login = auth::Login::new(chosen);
         let session = login.run(&tls, &retry, stage).await?;
@@ -118,11 +130,25 @@ impl Cloud {
     ///
     /// # Errors
     /// [`Kind::Login`] if the endpoint is no http or https address, [`Kind::Local`] for an unreadable CA file.
-    pub fn with_token(image_endpoint: &str, token: SecretString, tls: &TlsOptions, stage: Stage) -> Result<Self> {
+    pub fn with_token(
+        image_endpoint: &str,
+        token: SecretString,
+        tls: &TlsOptions,
+        stage: Stage,
+    ) -> Result<Self> {
         let endpoint = auth::endpoint_root(image_endpoint, stage)?;
         let label = endpoint.host_str().unwrap_or("this cloud").to_owned();
         let tls = http::Tls::load(tls, stage)?;
-        Ok(Self::assemble(endpoint, label, None, tls, None, Token::bare(token), stage, http::Retry::default()))
+        Ok(Self::assemble(
+            endpoint,
+            label,
+            None,
+            tls,
+            None,
+            Token::bare(token),
+            stage,
+            http::Retry::default(),
+        ))
     }
 
     #[expect(clippy::too_many_arguments, reason = "the one place where all parts meet")]
@@ -139,7 +165,20 @@ impl Cloud {
         let token = RwLock::new(Arc::new(token));
         let renewing = tokio::sync::Mutex::new(());
         let clients = Mutex::new(Vec::new());
-        Self { shared: Arc::new(Shared { endpoint, label, project, tls, login, token, renewing, clients, retry }), stage }
+        Self {
+            shared: Arc::new(Shared {
+                endpoint,
+                label,
+                project,
+                tls,
+                login,
+                token,
+                renewing,
+                clients,
+                retry,
+            }),
+            stage,
+        }
     }
 
     /// The same cloud whose errors name another stage.
@@ -174,8 +213,12 @@ impl Cloud {
     /// Renews unless somebody else did since the token of `generation` was taken.
     async fn renew_after(&self, generation: u64) -> Result<()> {
         let Some(login) = &self.shared.login else {
-            return Err(Error::new(self.stage, Kind::Login, format!("get a new token for `{}`: only a token was given", self.label()))
-                .advise("give a fresh token, or a cloud with credentials by --os-cloud"));
+            return Err(Error::new(
+                self.stage,
+                Kind::Login,
+                format!("get a new token for `{}`: only a token was given", self.label()),
+            )
+            .advise("give a fresh token, or a cloud with credentials by --os-cloud"));
         };
         let _one_at_a_time = self.shared.renewing.lock().await;
         if self.token().generation != generation {
@@ -193,7 +236,8 @@ impl Cloud {
     async fn freshen(&self) {
         let token = self.token();
         let stale = token.life.is_some_and(|life| token.since.elapsed() * 2 > life);
-        if stale && self.shared.login.is_some()
+        if stale
+            && self.shared.login.is_some()
             && let Err(error) = self.renew_after(token.generation).await
         {
             tracing::debug!(%error, "the token was not renewed ahead of time");
@@ -214,3 +258,7 @@ impl Token {
         Self::new(secret, 0, None)
     }
 }
+
+#[cfg(test)]
+#[path = "loop_tests.rs"]
+mod tests;

@@ -54,16 +54,46 @@ pub struct Image {
 
 /// Glance's own attributes and links; the schema of API v2. What is not here is a property.
 const ATTRIBUTES: [&str; 26] = [
-    "id", "name", "status", "size", "virtual_size", "disk_format", "container_format", "checksum", "os_hash_algo",
-    "os_hash_value", "min_disk", "min_ram", "owner", "visibility", "protected", "os_hidden", "tags", "created_at",
-    "updated_at", "deleted_at", "self", "file", "schema", "direct_url", "locations", "stores",
+    "id",
+    "name",
+    "status",
+    "size",
+    "virtual_size",
+    "disk_format",
+    "container_format",
+    "checksum",
+    "os_hash_algo",
+    "os_hash_value",
+    "min_disk",
+    "min_ram",
+    "owner",
+    "visibility",
+    "protected",
+    "os_hidden",
+    "tags",
+    "created_at",
+    "updated_at",
+    "deleted_at",
+    "self",
+    "file",
+    "schema",
+    "direct_url",
+    "locations",
+    "stores",
 ];
 
 /// Properties that describe this image alone or that Glance refuses: hashes and signatures of other
 /// bytes, keys whose life is tied to the source, what openstacksdk notes about its own uploads.
 const NEVER_COPIED: [&str; 9] = [
-    "os_hash_", "os_glance", "os_hidden", "img_signature", "cinder_encryption_", "owner_specified.openstack.",
-    "os_encrypt_", "block_device_mapping", "bdm_v2",
+    "os_hash_",
+    "os_glance",
+    "os_hidden",
+    "img_signature",
+    "cinder_encryption_",
+    "owner_specified.openstack.",
+    "os_encrypt_",
+    "block_device_mapping",
+    "bdm_v2",
 ];
 const NEVER_COPIED_NAMES: [&str; 4] = ["location", "deleted", "deleted_at", "is_public"];
 
@@ -105,7 +135,10 @@ impl Image {
             properties: BTreeMap::new(),
         };
         if let Some(Value::Array(tags)) = map.remove("tags") {
-            image.tags = tags.into_iter().filter_map(|tag| if let Value::String(tag) = tag { Some(tag) } else { None }).collect();
+            image.tags = tags
+                .into_iter()
+                .filter_map(|tag| if let Value::String(tag) = tag { Some(tag) } else { None })
+                .collect();
         }
         for (key, value) in map {
             let value = match value {
@@ -140,7 +173,9 @@ fn text(map: &mut Map<String, Value>, key: &str) -> Result<Option<String>, Strin
 fn number(map: &mut Map<String, Value>, key: &str) -> Result<Option<u64>, String> {
     match map.remove(key) {
         None | Some(Value::Null) => Ok(None),
-        Some(value) => value.as_u64().map(Some).ok_or_else(|| format!("an image's `{key}` is no whole number")),
+        Some(value) => {
+            value.as_u64().map(Some).ok_or_else(|| format!("an image's `{key}` is no whole number"))
+        }
     }
 }
 
@@ -156,7 +191,12 @@ pub fn copyable_properties(image: &Image) -> BTreeMap<String, String> {
             || NEVER_COPIED_NAMES.contains(&key)
             || ATTRIBUTES.contains(&key)
     };
-    image.properties.iter().filter(|(key, _)| !own(key)).map(|(key, value)| (key.clone(), value.clone())).collect()
+    image
+        .properties
+        .iter()
+        .filter(|(key, _)| !own(key))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
 }
 
 /// Why an image cannot be the source of a conversion, and what to do about it; `None` if it can.
@@ -168,14 +208,21 @@ pub fn why_not_convertible(image: &Image) -> Option<(String, String)> {
     let refused = |reason: String, advice: &str| Some((reason, advice.to_owned()));
     let property = |prefix: &str| image.properties.keys().find(|key| key.starts_with(prefix));
     if let Some(key) = property("cinder_encryption_key_id").or_else(|| property("os_encrypt_")) {
-        let reason = format!("it is encrypted (`{key}`), and deleting a copy can destroy the key of the original");
-        return refused(reason, "decrypt it first: boot it, copy the disk to an unencrypted volume, make an image of that");
+        let reason =
+            format!("it is encrypted (`{key}`), and deleting a copy can destroy the key of the original");
+        return refused(
+            reason,
+            "decrypt it first: boot it, copy the disk to an unencrypted volume, make an image of that",
+        );
     }
     if let Some(mapping) = image.properties.get("block_device_mapping")
         && (mapping.trim() != "[]" || image.size.unwrap_or(0) == 0)
     {
         let advice = "make an image of the volume: openstack image create --volume VOLUME NAME";
-        return refused("it is the snapshot of a server that boots from a volume: its data is in Cinder".into(), advice);
+        return refused(
+            "it is the snapshot of a server that boots from a volume: its data is in Cinder".into(),
+            advice,
+        );
     }
     match image.status.as_str() {
         "active" => {}
@@ -184,7 +231,12 @@ pub fn why_not_convertible(image: &Image) -> Option<(String, String)> {
             let reason = format!("it is not complete yet: its status is `{}`", image.status);
             return refused(reason, "wait until `openstack image show` says active");
         }
-        other => return refused(format!("its status is `{}`", super::answer::one_line(other)), "take a new snapshot"),
+        other => {
+            return refused(
+                format!("its status is `{}`", super::answer::one_line(other)),
+                "take a new snapshot",
+            );
+        }
     }
     match image.container_format.as_deref() {
         None | Some("bare") => {}
@@ -221,8 +273,15 @@ mod tests {
 
     #[test]
     fn what_is_no_attribute_is_a_property() {
-        let found = image(json!({"hw_disk_bus": "scsi", "n": 3, "list": [1], "gone": null, "tags": ["a", 5, "b"], "self": "/v2", "stores": "fs"}));
-        assert_eq!(found.properties, BTreeMap::from([("hw_disk_bus", "scsi"), ("n", "3"), ("list", "[1]")].map(|(k, v)| (k.into(), v.into()))));
+        let found = image(
+            json!({"hw_disk_bus": "scsi", "n": 3, "list": [1], "gone": null, "tags": ["a", 5, "b"], "self": "/v2", "stores": "fs"}),
+        );
+        assert_eq!(
+            found.properties,
+            BTreeMap::from(
+                [("hw_disk_bus", "scsi"), ("n", "3"), ("list", "[1]")].map(|(k, v)| (k.into(), v.into()))
+            )
+        );
         assert_eq!(found.tags, ["a", "b"]);
     }
 
@@ -246,7 +305,12 @@ mod tests {
         ] {
             assert!(Image::from_json(bad.clone()).is_err(), "{bad}");
         }
-        assert!(Image::from_json(json!({"id": "a", "status": "x", "tags": {}, "protected": "yes", "size": u64::MAX})).is_ok());
+        assert!(
+            Image::from_json(
+                json!({"id": "a", "status": "x", "tags": {}, "protected": "yes", "size": u64::MAX})
+            )
+            .is_ok()
+        );
     }
 
     #[test]
@@ -278,7 +342,8 @@ mod tests {
             (json!({"cinder_encryption_key_id": "k"}), "destroy the key"),
             (json!({"os_encrypt_key_id": "k"}), "destroy the key"),
         ] {
-            let (reason, advice) = why_not_convertible(&image(extra.clone())).unwrap_or_else(|| panic!("{extra}"));
+            let (reason, advice) =
+                why_not_convertible(&image(extra.clone())).unwrap_or_else(|| panic!("{extra}"));
             assert!(reason.contains(word) && !reason.contains('\u{1b}') && !advice.is_empty(), "{reason}");
         }
     }

@@ -11,7 +11,7 @@ use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE};
 use reqwest::{Response, StatusCode};
 
 use super::answer::{self, one_line};
-use super::http::once;
+use super::http::{Reuse, once};
 use super::record::Image;
 use super::{Body, Cloud};
 use crate::error::{Error, Kind, Result};
@@ -69,7 +69,12 @@ enum Class {
 }
 
 /// What an answer means for the question; `length` is `Content-Length`.
-fn classify(status: StatusCode, content_range: Option<&str>, length: Option<u64>, asked: Option<&Range<u64>>) -> Class {
+fn classify(
+    status: StatusCode,
+    content_range: Option<&str>,
+    length: Option<u64>,
+    asked: Option<&Range<u64>>,
+) -> Class {
     match (status.as_u16(), asked) {
         (204, _) => Class::NoData,
         (200, None) => Class::Whole,
@@ -107,7 +112,11 @@ impl Cloud {
         let mut what = format!("download image `{}` from `{}`", one_line(id), self.label());
         if let Some(range) = &range {
             if range.is_empty() {
-                return Err(Error::new(self.stage, Kind::Other, format!("{what}: an empty range was asked for")));
+                return Err(Error::new(
+                    self.stage,
+                    Kind::Other,
+                    format!("{what}: an empty range was asked for"),
+                ));
             }
             what = format!("{what}, bytes {} to {}", range.start, range.end - 1);
         }
@@ -123,12 +132,18 @@ impl Cloud {
             .await?;
         let stream = answer.stream.as_ref();
         let content_range = stream.and_then(|response| header_text(response, CONTENT_RANGE));
-        let length = stream.and_then(|response| header_text(response, CONTENT_LENGTH)).and_then(|text| text.parse().ok());
+        let length = stream
+            .and_then(|response| header_text(response, CONTENT_LENGTH))
+            .and_then(|text| text.parse().ok());
         let class = classify(answer.status, content_range, length, range.as_ref());
         let asked = range.map(|range| range.end - range.start);
         match (class, answer.stream) {
-            (Class::Whole, Some(response)) => Ok(Download::Whole(Body::new(response, length, self.stage, &what))),
-            (Class::Part, Some(response)) => Ok(Download::Part(Body::new(response, asked, self.stage, &what))),
+            (Class::Whole, Some(response)) => {
+                Ok(Download::Whole(Body::new(response, length, self.stage, &what)))
+            }
+            (Class::Part, Some(response)) => {
+                Ok(Download::Part(Body::new(response, asked, self.stage, &what)))
+            }
             (Class::NoData, _) => Ok(Download::NoData),
             (Class::NoRange, _) => Ok(Download::NoRange),
             (_, stream) => {
@@ -172,7 +187,7 @@ impl Cloud {
         self.freshen().await;
         let what = format!("upload image `{}` to `{}`", one_line(id), self.label());
         let token = self.token();
-        let (client, header) = match (self.client(), self.token_header(&token)) {
+        let (client, header) = match (self.client(Reuse::No), self.token_header(&token)) {
             (Ok(client), Ok(header)) => (client, header),
             (Err(error), _) | (_, Err(error)) => return Upload::Refused(error),
         };
@@ -235,7 +250,9 @@ impl Cloud {
             }
             if begun.elapsed() >= patience {
                 let why = format!("{what}: it is still `{}` after {} s", seen.status, patience.as_secs());
-                return Err(Error::new(self.stage, Kind::Network, why).advise("look at it with `openstack image show`").retry());
+                return Err(Error::new(self.stage, Kind::Network, why)
+                    .advise("look at it with `openstack image show`")
+                    .retry());
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(10));
@@ -247,7 +264,12 @@ impl Cloud {
 mod tests {
     use super::*;
 
-    fn class(status: u16, content_range: Option<&str>, length: Option<u64>, asked: Option<Range<u64>>) -> Class {
+    fn class(
+        status: u16,
+        content_range: Option<&str>,
+        length: Option<u64>,
+        asked: Option<Range<u64>>,
+    ) -> Class {
         classify(StatusCode::from_u16(status).unwrap(), content_range, length, asked.as_ref())
     }
 
@@ -269,7 +291,11 @@ mod tests {
             (Some(""), None),
             (Some("bytes -5-19/100"), None),
         ] {
-            assert_eq!(class(206, content_range, length, asked.clone()), Class::NoRange, "{content_range:?} {length:?}");
+            assert_eq!(
+                class(206, content_range, length, asked.clone()),
+                Class::NoRange,
+                "{content_range:?} {length:?}"
+            );
         }
     }
 
