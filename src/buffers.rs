@@ -1,0 +1,140 @@
+//! Reused, page-aligned buffers from bounded pools. The pools are what bounds the memory of a run:
+//! who finds a pool empty waits.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::time::Duration;
+
+/// Alignment of every buffer, in bytes: enough for O_DIRECT on disks with 4 KiB sectors.
+pub const ALIGNMENT: usize = 4096;
+
+/// A pool of equal buffers. Clones share it.
+#[derive(Clone)]
+pub struct Pool {
+    free: async_channel::Receiver<Vec<u8>>,
+    home: async_channel::Sender<Vec<u8>>,
+    count: usize,
+    buffer_bytes: usize,
+}
+
+impl Pool {
+    /// `count` buffers of `buffer_bytes`. Their memory is touched on first use only.
+    pub fn new(count: usize, buffer_bytes: usize) -> Self {
+        let (home, free) = async_channel::bounded(count.max(1));
+        for _ in 0..count {
+            // A fresh channel with room for `count` takes them all.
+            let _ = home.try_send(vec![0; buffer_bytes + ALIGNMENT]);
+        }
+        Self { free, home, count, buffer_bytes }
+    }
+
+    /// Waits for a free buffer. `None` once the pool is closed.
+    pub fn take(&self) -> Option<Buffer> {
+        self.free.recv_blocking().ok().map(|memory| self.wrap(memory))
+    }
+
+    /// As [`Self::take`], for use in a task.
+    pub async fn take_async(&self) -> Option<Buffer> {
+        self.free.recv().await.ok().map(|memory| self.wrap(memory))
+    }
+
+    /// A free buffer, if there is one now.
+    pub fn try_take(&self) -> Option<Buffer> {
+        self.free.try_recv().ok().map(|memory| self.wrap(memory))
+    }
+
+    /// Waits until every buffer has come back, at most this long; tells whether they have.
+    pub fn wait_all_free(&self, at_most: Duration) -> bool {
+        let begin = std::time::Instant::now();
+        while self.free.len() < self.count && begin.elapsed() < at_most {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.free.len() == self.count
+    }
+
+    /// Buffers that are free now.
+    pub fn free(&self) -> usize {
+        self.free.len()
+    }
+
+    /// Wakes everybody who waits for a buffer; nobody gets one from now on.
+    pub fn close(&self) {
+        self.free.close();
+    }
+
+    /// Buffers in the pool, free or taken.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    fn wrap(&self, memory: Vec<u8>) -> Buffer {
+        let start = memory.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
+        Buffer { memory, start, len: self.buffer_bytes, home: self.home.clone() }
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pool({} of {} free, {} bytes each)", self.free.len(), self.count, self.buffer_bytes)
+    }
+}
+
+/// A buffer of a [`Pool`]; dropping it gives it back. Its contents are whatever was left in it.
+pub struct Buffer {
+    memory: Vec<u8>,
+    start: usize,
+    len: usize,
+    home: async_channel::Sender<Vec<u8>>,
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.memory[self.start..self.start + self.len]
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.memory[self.start..self.start + self.len]
+    }
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        // A closed pool lets the memory go.
+        let _ = self.home.try_send(std::mem::take(&mut self.memory));
+    }
+}
+
+impl fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Buffer({} bytes)", self.len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_aligned_and_come_back() {
+        let pool = Pool::new(2, 10_000);
+        let (a, b) = (pool.take().unwrap(), pool.take().unwrap());
+        assert_eq!(a.as_ptr().align_offset(ALIGNMENT), 0);
+        assert_eq!((a.len(), pool.free()), (10_000, 0));
+        assert!(pool.try_take().is_none());
+        drop(a);
+        assert_eq!(pool.free(), 1);
+        drop(b);
+        pool.close();
+        assert_eq!(pool.take().map(|b| b.len()), Some(10_000));
+    }
+}

@@ -1,0 +1,191 @@
+//! The whole conversion: facts, plan, and then the bytes through
+//! `source → scan → encode → place → sink`. The only module that sees all stages.
+
+mod cancel;
+mod counters;
+mod machine;
+mod output;
+mod pipeline;
+mod receipt;
+mod reserve;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+pub use cancel::{Cancel, Guard};
+pub use counters::{Counters, Phase, Timed};
+pub use machine::machine_facts;
+pub use receipt::{Receipt, RouteTaken, SourceCheck};
+
+use crate::encode::Compression;
+use crate::error::{Result, Stage};
+use crate::flow::{EncodedChunk, Form};
+use crate::hash::Digest;
+use crate::map::{DataCluster, ImageMap};
+use crate::place::{Geometry, Layout, Order, Placed, Placer, check_virtual_size, write_tables};
+use crate::plan::{Plan, Route};
+use crate::sink::{Delivery, FileSink};
+use crate::source::{Source, Wanted};
+use crate::spool::{Limits, Spool};
+use crate::units::SECTOR_BYTES;
+use output::Output;
+use pipeline::{Engine, Pass};
+
+/// Where the image goes.
+pub enum Target {
+    /// A file that appears whole at the end.
+    File(FileSink),
+    /// Something that takes it in order.
+    Delivery(Box<dyn Delivery>),
+}
+
+/// Everything that a conversion needs besides its plan and its target.
+pub struct Job {
+    /// The raw disk.
+    pub source: Arc<dyn Source>,
+    /// The hash that the source's service keeps, if it is to be compared; else why it is not.
+    pub source_digest: Result<Digest, String>,
+    /// Format of the image.
+    pub geometry: Geometry,
+    /// Compression of its clusters.
+    pub compression: Compression,
+    /// Where the spool's file is made.
+    pub spool_dir: PathBuf,
+    /// What is counted meanwhile.
+    pub counters: Arc<Counters>,
+    /// Ends the run from outside.
+    pub cancel: Cancel,
+}
+
+/// Converts, by the plan.
+///
+/// # Errors
+/// The first failure of any stage. What had been made of the target by then is taken back.
+pub fn convert(plan: &Plan, job: &Job, target: Target) -> Result<Receipt> {
+    let begin = Instant::now();
+    let engine = Engine::new(
+        Arc::clone(&job.source),
+        job.geometry.cluster_size,
+        job.compression,
+        &plan.budget,
+        Arc::clone(&job.counters),
+        job.cancel.clone(),
+    );
+    let mut receipt = Receipt::new(plan);
+    job.counters.enter(Phase::Survey);
+    match target {
+        Target::File(file) => direct(&engine, job, file, &mut receipt)?,
+        Target::Delivery(mut delivery) => {
+            let result = spooled(&engine, plan, job, &mut *delivery, &mut receipt);
+            if result.is_err() {
+                delivery.abandon();
+            }
+            result?;
+        }
+    }
+    receipt.finish(&job.counters, begin.elapsed());
+    Ok(receipt)
+}
+
+/// One pass: data clusters to their place at once, then the tables, the header last.
+fn direct(engine: &Engine, job: &Job, mut file: FileSink, receipt: &mut Receipt) -> Result<()> {
+    let cs = job.geometry.cluster_size;
+    receipt.written_by = Some(file.method());
+    let mut map = new_map(job);
+    let mut placer = Placer::new(cs, Layout::head_last_data_start(cs));
+    let pass = survey(engine, job, &mut map, &mut |encoded| {
+        let stored = bytes::Bytes::copy_from_slice(encoded.stored);
+        placer.push(encoded.cluster, encoded.form, stored, &mut |placed: Placed<bytes::Bytes>| {
+            put(&mut file, &job.counters, placed.host, &placed.payload)
+        })
+    })?;
+    placer.flush(&mut |placed| put(&mut file, &job.counters, placed.host, &placed.payload))?;
+    receipt.surveyed(&pass, &map, job)?;
+    let layout = Layout::new(job.geometry, Order::HeadLast, virtual_size(&pass), &map)?;
+    write_tables(&layout, &map, &mut |offset, part| put(&mut file, &job.counters, offset, &part))?;
+    job.counters.enter(Phase::Settle);
+    engine.cancel.check(Stage::Sink)?;
+    file.commit(layout.file_len)?;
+    receipt.delivered(RouteTaken::Direct, &layout, None);
+    Ok(())
+}
+
+fn put(file: &mut FileSink, counters: &Counters, offset: crate::units::HostOffset, bytes: &[u8]) -> Result<()> {
+    let begin = Instant::now();
+    Counters::add(&counters.sink_bytes, bytes.len() as u64);
+    let result = file.put_at(offset, bytes);
+    counters.spent(Timed::Sink, begin.elapsed());
+    result
+}
+
+/// One pass into the spool, then the image out of it; what the spool let go is read again.
+fn spooled(engine: &Engine, plan: &Plan, job: &Job, delivery: &mut dyn Delivery, receipt: &mut Receipt) -> Result<()> {
+    let may_drop = !matches!(plan.route, Route::Spool(crate::plan::Overflow::Stop));
+    let limits = Limits {
+        memory_bytes: plan.budget.spool_memory_bytes,
+        disk_bytes: plan.budget.spool_disk_bytes,
+        dir: job.spool_dir.clone(),
+        may_drop,
+    };
+    let mut spool = Spool::new(limits, job.geometry.cluster_size);
+    let mut map = new_map(job);
+    let begin = Instant::now();
+    let pass = survey(engine, job, &mut map, &mut |encoded| spool.append(encoded.cluster, encoded.stored))?;
+    spool.finish();
+    receipt.surveyed(&pass, &map, job)?;
+    let layout = Layout::new(job.geometry, Order::HeadFirst, virtual_size(&pass), &map)?;
+    Counters::add(&job.counters.image_bytes, layout.file_len);
+    receipt.spooled(&spool, plan);
+
+    job.counters.enter(Phase::Deliver);
+    let output = Output {
+        engine,
+        map: &map,
+        spool: &spool,
+        layout: &layout,
+        source_rate: pass.len as f64 / begin.elapsed().as_secs_f64().max(0.001),
+        hold_back_max: plan.budget.upload_queue_bytes / 2,
+    };
+    let delivered = delivery.deliver(layout.file_len, &mut |sink| output.write(sink))?;
+    let taken = if spool.has_dropped() { RouteTaken::Reread } else { RouteTaken::Spool };
+    receipt.delivered(taken, &layout, Some(delivered));
+    Ok(())
+}
+
+/// Pass 1: every cluster into the map, every data cluster to `keep`.
+fn survey(
+    engine: &Engine,
+    job: &Job,
+    map: &mut ImageMap,
+    keep: &mut dyn FnMut(crate::flow::Encoded<'_>) -> Result<()>,
+) -> Result<Pass> {
+    let cs = job.geometry.cluster_size;
+    let hash = job.source_digest.as_ref().ok().map(|digest| digest.algorithm);
+    let order = pipeline::Order { wanted: Wanted::All, hash, resume: None };
+    engine.run(order, &mut |chunk: &EncodedChunk| {
+        check_virtual_size((chunk.first.0 + chunk.clusters).saturating_mul(cs.bytes()), cs)?;
+        let mut next = chunk.first.0;
+        for encoded in chunk.encoded() {
+            map.push_zeros(encoded.cluster.0 - next);
+            next = encoded.cluster.0 + 1;
+            let stored_len = match encoded.form {
+                Form::Plain => cs.bytes() as u32,
+                Form::Compressed(len) => len,
+            };
+            map.push_data(DataCluster { stored_len, guest_crc: encoded.guest_crc });
+            keep(encoded)?;
+        }
+        map.push_zeros(chunk.first.0 + chunk.clusters - next);
+        Ok(())
+    })
+}
+
+fn new_map(job: &Job) -> ImageMap {
+    let cs = job.geometry.cluster_size;
+    ImageMap::new(cs, job.source.facts().len.map_or(0, |len| cs.clusters_for(len)))
+}
+
+fn virtual_size(pass: &Pass) -> u64 {
+    pass.len.next_multiple_of(SECTOR_BYTES)
+}

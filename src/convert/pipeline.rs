@@ -1,0 +1,236 @@
+//! One pass: a source thread, a hashing thread where asked for, encoder threads, and an ordered
+//! hand-over to the caller.
+//!
+//! ```text
+//! source ─► (hash) ─► N × scan, encode ─► in order ─► caller
+//! ```
+//! The buffer pools bound what is under way: a chunk takes a buffer when it is read and a room when
+//! it is sent on, both in order, so that the chunk everybody waits for always has its own.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use async_channel::{Receiver, Sender, bounded};
+
+use super::cancel::Cancel;
+use super::counters::{Counters, Timed};
+use crate::buffers::Pool;
+use crate::encode::{Compression, Encoder};
+use crate::error::{Error, Kind, Result, Stage};
+use crate::facts::Access;
+use crate::flow::{Body, CHUNK_BYTES, Chunk, EncodedChunk, Form, Room};
+use crate::hash::{Algorithm, Digest, Hasher};
+use crate::plan::Budget;
+use crate::scan;
+use crate::source::{Outlet, Source, Wanted};
+use crate::units::ClusterSize;
+
+/// What every pass of a run shares.
+pub(super) struct Engine {
+    pub(super) source: Arc<dyn Source>,
+    pub(super) cluster_size: ClusterSize,
+    pub(super) compression: Compression,
+    pub(super) counters: Arc<Counters>,
+    pub(super) cancel: Cancel,
+    threads: usize,
+    bytes: Pool,
+    rooms: Pool,
+}
+
+/// What one pass found.
+#[derive(Debug)]
+pub(super) struct Pass {
+    /// Length of the source in bytes.
+    pub(super) len: u64,
+    /// Its hash, if one was asked for.
+    pub(super) digest: Option<Digest>,
+}
+
+/// What one pass is to do.
+pub(super) struct Order {
+    pub(super) wanted: Wanted,
+    pub(super) hash: Option<Algorithm>,
+    /// Permits the source to hang up and come back.
+    pub(super) resume: Option<Room>,
+}
+
+type Chunks = (Sender<Chunk>, Receiver<Chunk>);
+type Encoded = Result<EncodedChunk>;
+
+impl Engine {
+    pub(super) fn new(
+        source: Arc<dyn Source>,
+        cluster_size: ClusterSize,
+        compression: Compression,
+        budget: &Budget,
+        counters: Arc<Counters>,
+        cancel: Cancel,
+    ) -> Self {
+        let bytes = Pool::new(budget.chunk_buffers, CHUNK_BYTES);
+        let rooms = Pool::new(budget.room_buffers, CHUNK_BYTES);
+        Self { source, cluster_size, compression, counters, cancel, threads: budget.threads, bytes, rooms }
+    }
+
+    /// Runs one pass and hands every chunk, encoded and in order, to `consume`.
+    pub(super) fn run(&self, order: Order, consume: &mut dyn FnMut(&EncodedChunk) -> Result<()>) -> Result<Pass> {
+        let read: Chunks = bounded(2);
+        let work: Chunks = if order.hash.is_some() { bounded(2) } else { read.clone() };
+        let (done, encoded) = bounded::<Encoded>(self.threads);
+        let stop = {
+            let (read, work, encoded) = (read.0.clone(), work.0.clone(), encoded.clone());
+            move || {
+                let _ = (read.close(), work.close(), encoded.close());
+            }
+        };
+        let guard = self.cancel.on_trigger(stop.clone());
+
+        let hashing = order.hash.map(|algorithm| self.spawn_hash(algorithm, read.1, work.0)).transpose()?;
+        for index in 0..self.threads {
+            self.spawn_encoder(index, work.1.clone(), done.clone())?;
+        }
+        drop((work.1, done));
+        let source = self.spawn_source(order.wanted, order.resume, read.0)?;
+
+        let result = self.collect(&encoded, consume);
+        if result.is_err() {
+            stop();
+            // A stream that never ends cannot be waited for; it ends with the process.
+            if self.source.facts().access != Access::Once {
+                let _ = source.join();
+            }
+            self.cancel.check(Stage::Source)?;
+            return result.map(|()| Pass { len: 0, digest: None });
+        }
+        drop(guard);
+        self.cancel.check(Stage::Source)?;
+        let len = source.join().map_err(|_| panicked("source"))??;
+        let digest = hashing.map(|thread| thread.join().map_err(|_| panicked("hash"))).transpose()?;
+        Ok(Pass { len, digest })
+    }
+
+    /// Waits until every buffer of the last pass has come back.
+    pub(super) fn buffers_are_free(&self) -> bool {
+        self.bytes.free() == self.bytes.count()
+    }
+
+    fn collect(&self, encoded: &Receiver<Encoded>, consume: &mut dyn FnMut(&EncodedChunk) -> Result<()>) -> Result<()> {
+        let mut early: BTreeMap<u64, EncodedChunk> = BTreeMap::new();
+        let mut next = 0;
+        while let Ok(chunk) = encoded.recv_blocking() {
+            let chunk = chunk?;
+            early.insert(chunk.sequence, chunk);
+            while let Some(chunk) = early.remove(&next) {
+                self.cancel.check(Stage::Place)?;
+                consume(&chunk)?;
+                next += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn spawn_source(&self, wanted: Wanted, resume: Option<Room>, chunks: Sender<Chunk>) -> Result<JoinHandle<Result<u64>>> {
+        let source = Arc::clone(&self.source);
+        let read_bytes = Arc::clone(&self.counters.source_bytes);
+        let mut outlet = Outlet::new(chunks, self.bytes.clone(), self.rooms.clone(), self.cluster_size, read_bytes)
+            .may_hang_up(resume);
+        spawn("source", move || source.read(&wanted, &mut outlet))
+    }
+
+    fn spawn_hash(&self, algorithm: Algorithm, from: Receiver<Chunk>, to: Sender<Chunk>) -> Result<JoinHandle<Digest>> {
+        let counters = Arc::clone(&self.counters);
+        let cluster_bytes = self.cluster_size.bytes();
+        spawn("hash", move || {
+            let mut hasher = Hasher::new(algorithm);
+            while let Ok(chunk) = from.recv_blocking() {
+                let begin = Instant::now();
+                match &chunk.body {
+                    Body::Data { bytes, len, .. } => hasher.update(&bytes[..*len]),
+                    Body::Hole => hash_zeros(&mut hasher, chunk.clusters * cluster_bytes),
+                }
+                counters.spent(Timed::Hash, begin.elapsed());
+                if to.send_blocking(chunk).is_err() {
+                    break;
+                }
+            }
+            hasher.finish()
+        })
+    }
+
+    fn spawn_encoder(&self, index: usize, from: Receiver<Chunk>, to: Sender<Encoded>) -> Result<()> {
+        let mut encoder = Encoder::new(self.compression, self.cluster_size);
+        let counters = Arc::clone(&self.counters);
+        let cs = self.cluster_size;
+        spawn(&format!("encode-{index}"), move || {
+            while let Ok(chunk) = from.recv_blocking() {
+                // A panic here would leave everybody waiting for this chunk.
+                let encoded = catch_unwind(AssertUnwindSafe(|| encode(chunk, &mut encoder, cs, &counters)));
+                if to.send_blocking(encoded.map_err(|_| panicked("encode"))).is_err() {
+                    break;
+                }
+            }
+        })?;
+        Ok(())
+    }
+}
+
+/// Scans and encodes one chunk.
+fn encode(chunk: Chunk, encoder: &mut Encoder, cs: ClusterSize, counters: &Counters) -> EncodedChunk {
+    let guest_bytes = chunk.clusters * cs.bytes();
+    Counters::add(&counters.guest_bytes, guest_bytes);
+    let Body::Data { bytes, mut room, .. } = chunk.body else {
+        Counters::add(&counters.hole_bytes, guest_bytes);
+        return EncodedChunk::hole(chunk.sequence, chunk.first, chunk.clusters, cs);
+    };
+    let begin = Instant::now();
+    let used = &bytes[..guest_bytes as usize];
+    let runs: Vec<_> = scan::runs(used, cs).filter(|run| run.is_data).collect();
+    let scanned = Instant::now();
+    let mut encoded = EncodedChunk::data(chunk.sequence, chunk.first, chunk.clusters, cs);
+    let (mut at, mut plain) = (0, 0);
+    for index in runs.iter().flat_map(|run| run.first..run.first + run.clusters) {
+        let cluster = &used[index * cs.len()..][..cs.len()];
+        let guest_crc = Encoder::guest_crc(cluster);
+        match encoder.compress(cluster, &mut room[at..]) {
+            Some(len) => {
+                encoded.push(index, guest_crc, Form::Compressed(len as u32), at);
+                at += len;
+            }
+            None => {
+                encoded.push(index, guest_crc, Form::Plain, 0);
+                plain += 1;
+            }
+        }
+    }
+    counters.spent(Timed::Scan, scanned - begin);
+    counters.spent(Timed::Encode, scanned.elapsed());
+    let data_bytes = encoded.data_clusters() * cs.bytes();
+    Counters::add(&counters.data_bytes, data_bytes);
+    Counters::add(&counters.zero_bytes, guest_bytes - data_bytes);
+    Counters::add(&counters.plain_clusters, plain);
+    Counters::add(&counters.stored_bytes, at as u64 + plain * cs.bytes());
+    encoded.attach(bytes, room);
+    encoded
+}
+
+fn hash_zeros(hasher: &mut Hasher, mut count: u64) {
+    const ZEROS: [u8; 65536] = [0; 65536];
+    while count > 0 {
+        let take = count.min(ZEROS.len() as u64);
+        hasher.update(&ZEROS[..take as usize]);
+        count -= take;
+    }
+}
+
+fn spawn<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>> {
+    std::thread::Builder::new()
+        .name(name.into())
+        .spawn(run)
+        .map_err(|error| Error::new(Stage::Plan, Kind::Local, format!("start the thread `{name}`")).because(error))
+}
+
+fn panicked(what: &str) -> Error {
+    Error::new(Stage::Encode, Kind::Other, format!("the {what} thread panicked")).advise("please report this")
+}

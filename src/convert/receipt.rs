@@ -1,0 +1,150 @@
+//! The proof of a run: what was read, made, sent, and which hashes agreed.
+
+use std::time::Duration;
+
+use super::counters::{Counters, Timed};
+use super::pipeline::Pass;
+use super::Job;
+use crate::error::{Error, Kind, Result, Stage};
+use crate::hash::Digest;
+use crate::map::ImageMap;
+use crate::place::Layout;
+use crate::plan::Plan;
+use crate::sink::Delivered;
+use crate::spool::{Spool, SpoolStats};
+
+/// The route that the bytes took in the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouteTaken {
+    /// One pass, header last.
+    Direct,
+    /// One pass into the spool.
+    Spool,
+    /// The spool overflowed: a second read.
+    Reread,
+}
+
+/// Whether the source was verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceCheck {
+    /// Its hash is the one that the service keeps.
+    Verified(Digest),
+    /// It was not compared, and why.
+    NotVerified(String),
+}
+
+/// What a finished run can show.
+#[derive(Clone, Debug)]
+pub struct Receipt {
+    /// Name of the source.
+    pub source: String,
+    /// Name of the target.
+    pub target: String,
+    /// Bytes of the raw disk.
+    pub source_len: u64,
+    /// The disk as the guest sees it: `source_len` rounded up to 512.
+    pub virtual_size: u64,
+    /// Whether the source was verified.
+    pub source_check: SourceCheck,
+    /// The route taken.
+    pub route: Option<RouteTaken>,
+    /// Bytes of the image.
+    pub image_len: u64,
+    /// Clusters that hold data, of all.
+    pub data_clusters: u64,
+    /// Clusters of the disk.
+    pub clusters: u64,
+    /// What the spool has seen, where there was one.
+    pub spool: Option<SpoolStats>,
+    /// The smallest `--memory` that would have saved a second read, in bytes.
+    pub memory_to_save_reread: Option<u64>,
+    /// The smallest `--spool-disk` that would have saved a second read, in bytes.
+    pub disk_to_save_reread: Option<u64>,
+    /// What the delivery found, unless the target is a file.
+    pub delivered: Option<Delivered>,
+    /// How a file target was written.
+    pub written_by: Option<&'static str>,
+    /// Wall time of the conversion.
+    pub wall: Duration,
+    /// Thread time of scan, encode and hash, and time that the sink took.
+    pub stage_times: [(&'static str, Duration); 4],
+}
+
+impl Receipt {
+    pub(super) fn new(plan: &Plan) -> Self {
+        Self {
+            source: plan.facts.source.name.clone(),
+            target: plan.facts.sink.name.clone(),
+            source_len: 0,
+            virtual_size: 0,
+            source_check: SourceCheck::NotVerified("the run did not come so far".into()),
+            route: None,
+            image_len: 0,
+            data_clusters: 0,
+            clusters: 0,
+            spool: None,
+            memory_to_save_reread: None,
+            disk_to_save_reread: None,
+            delivered: None,
+            written_by: None,
+            wall: Duration::ZERO,
+            stage_times: [("scan", Duration::ZERO); 4],
+        }
+    }
+
+    /// After pass 1: checks length and hash of the source.
+    pub(super) fn surveyed(&mut self, pass: &Pass, map: &ImageMap, job: &Job) -> Result<()> {
+        self.source_len = pass.len;
+        self.virtual_size = super::virtual_size(pass);
+        self.clusters = map.clusters();
+        self.data_clusters = map.data_clusters();
+        if map.clusters() != map.cluster_size().clusters_for(pass.len) {
+            let what = format!("{} of {} clusters arrived", map.clusters(), map.cluster_size().clusters_for(pass.len));
+            return Err(Error::new(Stage::Source, Kind::Other, what).advise("please report this"));
+        }
+        self.source_check = match (&job.source_digest, &pass.digest) {
+            (Err(reason), _) => SourceCheck::NotVerified(reason.clone()),
+            (Ok(expected), Some(found)) if found == expected => SourceCheck::Verified(found.clone()),
+            (Ok(expected), found) => {
+                let found = found.as_ref().map_or("no hash", |digest| digest.hex.as_str());
+                let what = format!(
+                    "the bytes of {} have the {} {found}, but the service keeps {}",
+                    self.source,
+                    expected.algorithm.name(),
+                    expected.hex
+                );
+                return Err(Error::new(Stage::Source, Kind::SourceChanged, what)
+                    .advise("the stored image is damaged, or was damaged on the way: run this again, then ask the operator"));
+            }
+        };
+        Ok(())
+    }
+
+    pub(super) fn spooled(&mut self, spool: &Spool, plan: &Plan) {
+        let stats = spool.stats();
+        if spool.has_dropped() {
+            // One block more than the clusters took: the next one is opened before the last is full.
+            let needed = (stats.blocks + 1) * Spool::block_bytes(plan.facts.wishes.cluster_size) as u64;
+            let budget = &plan.budget;
+            self.memory_to_save_reread = Some(budget.memory_bytes + needed.saturating_sub(budget.spool_memory_bytes));
+            self.disk_to_save_reread = Some(needed.saturating_sub(budget.spool_memory_bytes / 2));
+        }
+        self.spool = Some(stats);
+    }
+
+    pub(super) fn delivered(&mut self, route: RouteTaken, layout: &Layout, delivered: Option<Delivered>) {
+        self.route = Some(route);
+        self.image_len = layout.file_len;
+        self.delivered = delivered;
+    }
+
+    pub(super) fn finish(&mut self, counters: &Counters, wall: Duration) {
+        self.wall = wall;
+        self.stage_times = [
+            ("scan", counters.time(Timed::Scan)),
+            ("encode", counters.time(Timed::Encode)),
+            ("hash", counters.time(Timed::Hash)),
+            ("sink", counters.time(Timed::Sink)),
+        ];
+    }
+}

@@ -1,0 +1,84 @@
+//! Stage 3 of 5, encode. Takes data clusters, gives each compressed, or tells that it does not get
+//! smaller and is to be stored plain. Holds one codec context a thread; never sees I/O.
+//!
+//! For one build of a codec the output is a pure function of cluster and settings: a context is
+//! reused, but no cluster's result depends on the one before.
+
+mod codec;
+
+use crate::qcow2::CompressionType;
+use crate::units::ClusterSize;
+use codec::Codec;
+
+/// How clusters are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// Every data cluster is stored plain.
+    None,
+    /// Raw deflate with a window of up to 32 KiB, by libdeflate; level 1 to 12.
+    Deflate(i32),
+    /// Raw deflate with QEMU's own window of 4 KiB, by zlib-rs; level 1 to 9.
+    DeflateSmallWindow(i32),
+    /// zstd; level 1 to 19.
+    Zstd(i32),
+}
+
+impl Compression {
+    /// What the header calls it. An image without compressed clusters says zlib, as QEMU's do.
+    pub fn header_type(self) -> CompressionType {
+        match self {
+            Self::Zstd(_) => CompressionType::Zstd,
+            Self::None | Self::Deflate(_) | Self::DeflateSmallWindow(_) => CompressionType::Zlib,
+        }
+    }
+
+    /// The word for it in reports.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Deflate(_) | Self::DeflateSmallWindow(_) => "zlib",
+            Self::Zstd(_) => "zstd",
+        }
+    }
+
+    /// The level, where there is one.
+    pub fn level(self) -> Option<i32> {
+        match self {
+            Self::None => None,
+            Self::Deflate(level) | Self::DeflateSmallWindow(level) | Self::Zstd(level) => Some(level),
+        }
+    }
+}
+
+/// An encoder for one thread.
+pub struct Encoder {
+    cluster_size: ClusterSize,
+    codec: Option<Codec>,
+}
+
+impl Encoder {
+    /// Makes the codec's context.
+    pub fn new(compression: Compression, cluster_size: ClusterSize) -> Self {
+        Self { cluster_size, codec: Codec::new(compression) }
+    }
+
+    /// CRC-32 of a cluster's guest bytes.
+    pub fn guest_crc(cluster: &[u8]) -> u32 {
+        crc32fast::hash(cluster)
+    }
+
+    /// Compresses one whole cluster to the start of `room`, which is at least a cluster long.
+    ///
+    /// Gives the compressed length, or `None` where the cluster does not get smaller.
+    pub fn compress(&mut self, cluster: &[u8], room: &mut [u8]) -> Option<usize> {
+        let limit = self.cluster_size.len() - 1;
+        let len = self.codec.as_mut()?.compress(cluster, &mut room[..limit])?;
+        (len > 0).then_some(len)
+    }
+}
+
+impl std::fmt::Debug for Encoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Encoder")
+    }
+}

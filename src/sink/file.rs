@@ -1,0 +1,244 @@
+//! A file that appears whole or not at all.
+//!
+//! It is written without a name (O_TMPFILE) where the file system can do that, else under a name
+//! that begins with a dot, and gets its name when everything is on disk. Its first extent, which
+//! has the header, is written last: a file with a zero header would open as raw.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
+
+use super::extents::{EXTENT_BYTES, ExtentWriter};
+use crate::buffers::{Buffer, Pool};
+use crate::error::{Error, Kind, Result, Stage};
+use crate::units::HostOffset;
+
+/// Extents under way at once.
+const EXTENTS: usize = 6;
+/// Memory that a file sink takes, in bytes.
+pub const MEMORY_BYTES: u64 = (EXTENTS * EXTENT_BYTES) as u64;
+
+/// An image file in the making.
+#[derive(Debug)]
+pub struct FileSink {
+    target: PathBuf,
+    replace: bool,
+    /// The name that it has while it is written, if it needs one.
+    temporary: Option<PathBuf>,
+    writer: ExtentWriter,
+    pool: Pool,
+    first: Option<Buffer>,
+    current: Option<(u64, Buffer)>,
+}
+
+impl FileSink {
+    /// Begins a file. Nothing is visible under its name until [`Self::commit`].
+    ///
+    /// # Errors
+    /// [`Kind::Target`] if it exists and `replace` is not set, or is no regular file;
+    /// [`Kind::Local`] if the directory does not take files.
+    pub fn create(target: &Path, replace: bool) -> Result<Self> {
+        check_target(target, replace)?;
+        let dir = match target.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let (file, temporary) = open_hidden(dir, target)
+            .map_err(|error| local(format!("create a file in `{}` for `{}`", dir.display(), target.display()), error))?;
+        let pool = Pool::new(EXTENTS, EXTENT_BYTES);
+        let first = fresh_extent(&pool);
+        let writer = ExtentWriter::new(file, target.to_owned());
+        Ok(Self { target: target.to_owned(), replace, temporary, writer, pool, first, current: None })
+    }
+
+    /// Takes bytes at an offset. Offsets rise from call to call, except that the first
+    /// [`EXTENT_BYTES`] of the file can be written at any time.
+    ///
+    /// # Errors
+    /// [`Kind::Local`] if the disk is full or fails.
+    pub fn put_at(&mut self, offset: HostOffset, mut bytes: &[u8]) -> Result<()> {
+        let mut offset = offset.0;
+        while !bytes.is_empty() {
+            let (index, at) = (offset / EXTENT_BYTES as u64, (offset % EXTENT_BYTES as u64) as usize);
+            let take = bytes.len().min(EXTENT_BYTES - at);
+            self.extent(index)?[at..at + take].copy_from_slice(&bytes[..take]);
+            bytes = &bytes[take..];
+            offset += take as u64;
+        }
+        Ok(())
+    }
+
+    fn extent(&mut self, index: u64) -> Result<&mut Buffer> {
+        let lost = || Error::new(Stage::Sink, Kind::Other, "take an extent of a file that is finished already");
+        if index == 0 {
+            return self.first.as_mut().ok_or_else(lost);
+        }
+        if self.current.as_ref().is_none_or(|(current, _)| *current != index) {
+            self.flush_current()?;
+            let buffer = fresh_extent(&self.pool).ok_or_else(lost)?;
+            self.current = Some((index, buffer));
+        }
+        self.current.as_mut().map(|(_, buffer)| buffer).ok_or_else(lost)
+    }
+
+    fn flush_current(&mut self) -> Result<()> {
+        match self.current.take() {
+            Some((index, buffer)) => self.writer.submit(index * EXTENT_BYTES as u64, buffer),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes what is left, the header's extent last, cuts the file to `len` bytes, waits until all
+    /// of it is on disk and gives it its name.
+    ///
+    /// # Errors
+    /// [`Kind::Local`] if the disk is full or fails, [`Kind::Target`] if a file of that name has
+    /// come into being meanwhile. Nothing stays behind.
+    pub fn commit(mut self, len: u64) -> Result<()> {
+        self.flush_current()?;
+        self.writer.drain()?;
+        if let Some(first) = self.first.take() {
+            self.writer.submit(0, first)?;
+        }
+        let file = self.writer.finish(len)?;
+        match &self.temporary {
+            None => link(&file, &self.target, self.replace)?,
+            Some(temporary) => rename(temporary, &self.target, self.replace)?,
+        }
+        self.temporary = None;
+        Ok(())
+    }
+
+    /// How the file is written, for reports.
+    pub fn method(&self) -> &'static str {
+        self.writer.method()
+    }
+}
+
+impl Drop for FileSink {
+    fn drop(&mut self) {
+        if let Some(temporary) = &self.temporary {
+            let _ = std::fs::remove_file(temporary);
+        }
+    }
+}
+
+fn fresh_extent(pool: &Pool) -> Option<Buffer> {
+    let mut buffer = pool.take()?;
+    buffer.fill(0);
+    Some(buffer)
+}
+
+fn check_target(target: &Path, replace: bool) -> Result<()> {
+    let shown = target.display();
+    let refuse = |what: String| Err(Error::new(Stage::Sink, Kind::Target, what));
+    match std::fs::symlink_metadata(target).and_then(|_| std::fs::metadata(target)) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            if target.symlink_metadata().is_ok() {
+                return refuse(format!("`{shown}` is a symbolic link to nothing"));
+            }
+            Ok(())
+        }
+        Err(error) => Err(local(format!("look at `{shown}`"), error)),
+        Ok(meta) if !meta.is_file() => {
+            refuse(format!("`{shown}` exists and is not a regular file; an image is written to a file, to - or to glance:NAME"))
+        }
+        Ok(_) if !replace => Err(Error::new(Stage::Sink, Kind::Target, format!("`{shown}` exists already"))
+            .advise("choose another name, or give --force to replace it")),
+        Ok(_) => Ok(()),
+    }
+}
+
+fn open_hidden(dir: &Path, target: &Path) -> std::io::Result<(File, Option<PathBuf>)> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    match rustix::fs::openat(CWD, dir, flags, Mode::from_raw_mode(0o666)) {
+        Ok(file) => Ok((File::from(file), None)),
+        // File systems without O_TMPFILE say so in different ways; a directory that cannot be
+        // written says it again below.
+        Err(_) => {
+            let name = target.file_name().unwrap_or_default().to_string_lossy();
+            let temporary = dir.join(format!(".{name}.{}.part", std::process::id()));
+            let file = File::options().read(true).write(true).create_new(true).mode(0o666).open(&temporary)?;
+            Ok((file, Some(temporary)))
+        }
+    }
+}
+
+/// Gives a nameless file its name.
+fn link(file: &File, target: &Path, replace: bool) -> Result<()> {
+    let nameless = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let link_to = |name: &Path| rustix::fs::linkat(CWD, nameless.as_str(), CWD, name, AtFlags::SYMLINK_FOLLOW);
+    if !replace {
+        return link_to(target).map_err(|error| no_name(target, error.into()));
+    }
+    // A link cannot replace; a rename can, and it does so at once.
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = target.with_file_name(format!(".{name}.{}.part", std::process::id()));
+    link_to(&temporary).map_err(|error| no_name(target, error.into()))?;
+    rename(&temporary, target, true)
+}
+
+fn rename(from: &Path, to: &Path, replace: bool) -> Result<()> {
+    let flags = if replace { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
+    rustix::fs::renameat_with(CWD, from, CWD, to, flags).map_err(|error| {
+        let _ = std::fs::remove_file(from);
+        no_name(to, error.into())
+    })
+}
+
+fn no_name(target: &Path, error: std::io::Error) -> Error {
+    let kind = if error.kind() == std::io::ErrorKind::AlreadyExists { Kind::Target } else { Kind::Local };
+    Error::new(Stage::Sink, kind, format!("give the finished file its name `{}`", target.display())).because(error)
+}
+
+fn local(what: String, error: std::io::Error) -> Error {
+    Error::new(Stage::Sink, Kind::Local, what).because(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_appears_whole_and_only_on_commit() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("a.qcow2");
+        let mut sink = FileSink::create(&target, false).unwrap();
+        let data: Vec<u8> = (0..3 * EXTENT_BYTES + 1234).map(|i| (i / 7) as u8).collect();
+        sink.put_at(HostOffset(100), &data[100..2_000_000]).unwrap();
+        sink.put_at(HostOffset(2_000_000), &data[2_000_000..]).unwrap();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().filter(|e| e.as_ref().unwrap().path() == target).count(), 0);
+        sink.put_at(HostOffset(0), &data[..100]).unwrap();
+        sink.commit(data.len() as u64).unwrap();
+        assert!(std::fs::read(&target).unwrap() == data);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn an_existing_file_is_refused_or_survives_until_commit() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("a.qcow2");
+        std::fs::write(&target, b"old").unwrap();
+        assert_eq!(FileSink::create(&target, false).unwrap_err().kind(), Kind::Target);
+        drop(FileSink::create(&target, true).unwrap());
+        assert_eq!(std::fs::read(&target).unwrap(), b"old");
+        let mut sink = FileSink::create(&target, true).unwrap();
+        sink.put_at(HostOffset(0), b"new").unwrap();
+        sink.commit(3).unwrap();
+        assert_eq!(std::fs::read(&target).unwrap(), b"new");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_that_comes_into_being_meanwhile_is_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("a.qcow2");
+        let sink = FileSink::create(&target, false).unwrap();
+        std::fs::write(&target, b"theirs").unwrap();
+        assert_eq!(sink.commit(0).unwrap_err().kind(), Kind::Target);
+        assert_eq!(std::fs::read(&target).unwrap(), b"theirs");
+    }
+}

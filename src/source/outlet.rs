@@ -1,0 +1,193 @@
+//! Where a source puts its chunks.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::buffers::{Buffer, Pool};
+use crate::error::{Error, Kind, Stage};
+use crate::flow::{Body, CHUNK_BYTES, Chunk, Room};
+use crate::units::{ClusterIndex, ClusterSize};
+
+/// The other side does not want any more chunks; it knows why.
+#[derive(Clone, Copy, Debug)]
+pub struct Stopped;
+
+impl From<Stopped> for Error {
+    fn from(_: Stopped) -> Self {
+        Self::new(Stage::Source, Kind::Other, "the run was stopped")
+    }
+}
+
+/// Sends chunks on, with the buffers for their bytes. Sending waits while too many are under way:
+/// that is the back-pressure of a run.
+pub struct Outlet {
+    chunks: async_channel::Sender<Chunk>,
+    bytes: Pool,
+    rooms: Pool,
+    cluster_size: ClusterSize,
+    sequence: u64,
+    read_bytes: Arc<AtomicU64>,
+    resume: Option<Room>,
+}
+
+impl Outlet {
+    /// `bytes` and `rooms` are pools of buffers of [`CHUNK_BYTES`]; `read_bytes` counts what came in.
+    pub fn new(
+        chunks: async_channel::Sender<Chunk>,
+        bytes: Pool,
+        rooms: Pool,
+        cluster_size: ClusterSize,
+        read_bytes: Arc<AtomicU64>,
+    ) -> Self {
+        Self { chunks, bytes, rooms, cluster_size, sequence: 0, read_bytes, resume: None }
+    }
+
+    /// Permits a source on another machine to hang up when it would have to wait for a buffer, and
+    /// to come back when this says that there is room.
+    #[must_use]
+    pub fn may_hang_up(mut self, resume: Option<Room>) -> Self {
+        self.resume = resume;
+        self
+    }
+
+    /// See [`Self::may_hang_up`].
+    pub fn resume(&self) -> Option<&Room> {
+        self.resume.as_ref()
+    }
+
+    /// Size of a cluster.
+    pub fn cluster_size(&self) -> ClusterSize {
+        self.cluster_size
+    }
+
+    /// Clusters of a full chunk.
+    pub fn chunk_clusters(&self) -> u64 {
+        CHUNK_BYTES as u64 / self.cluster_size.bytes()
+    }
+
+    /// Counts bytes that came from the source, wanted or not.
+    pub fn count_read(&self, bytes: u64) {
+        self.read_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Waits for a buffer.
+    ///
+    /// # Errors
+    /// [`Stopped`] if no more chunks are wanted.
+    pub fn buffer(&self) -> Result<Buffer, Stopped> {
+        self.bytes.take().filter(|_| !self.chunks.is_closed()).ok_or(Stopped)
+    }
+
+    /// The pool that the buffers come from.
+    pub fn pool(&self) -> &Pool {
+        &self.bytes
+    }
+
+    /// Resolves when no more chunks are wanted.
+    pub async fn stopped(&self) {
+        self.chunks.closed().await;
+    }
+
+    /// Sends zeros; `clusters` may be any number.
+    ///
+    /// # Errors
+    /// [`Stopped`] if no more chunks are wanted.
+    pub fn hole(&mut self, first: ClusterIndex, clusters: u64) -> Result<(), Stopped> {
+        if clusters == 0 {
+            return Ok(());
+        }
+        let chunk = Chunk { sequence: self.next(), first, clusters, body: Body::Hole };
+        self.chunks.send_blocking(chunk).map_err(|_| Stopped)
+    }
+
+    /// Sends the first `len` bytes of a buffer, padded with zeros to whole clusters.
+    ///
+    /// # Errors
+    /// [`Stopped`] if no more chunks are wanted.
+    pub fn data(&mut self, first: ClusterIndex, bytes: Buffer, len: usize) -> Result<(), Stopped> {
+        let room = self.rooms.take().ok_or(Stopped)?;
+        let chunk = self.chunk(first, bytes, len, room);
+        self.chunks.send_blocking(chunk).map_err(|_| Stopped)
+    }
+
+    /// As [`Self::data`], for use in a task.
+    ///
+    /// # Errors
+    /// [`Stopped`] if no more chunks are wanted.
+    pub async fn data_async(&mut self, first: ClusterIndex, bytes: Buffer, len: usize) -> Result<(), Stopped> {
+        let room = self.rooms.take_async().await.ok_or(Stopped)?;
+        let chunk = self.chunk(first, bytes, len, room);
+        self.chunks.send(chunk).await.map_err(|_| Stopped)
+    }
+
+    fn chunk(&mut self, first: ClusterIndex, mut bytes: Buffer, len: usize, room: Buffer) -> Chunk {
+        let clusters = self.cluster_size.clusters_for(len as u64);
+        bytes[len..self.cluster_size.round_up(len as u64) as usize].fill(0);
+        Chunk { sequence: self.next(), first, clusters, body: Body::Data { bytes, len, room } }
+    }
+
+    fn next(&mut self) -> u64 {
+        self.sequence += 1;
+        self.sequence - 1
+    }
+}
+
+impl std::fmt::Debug for Outlet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Outlet({} chunks sent)", self.sequence)
+    }
+}
+
+/// Collects pieces of any size into chunks.
+#[derive(Debug)]
+pub struct Assembler {
+    first: ClusterIndex,
+    filled: usize,
+    buffer: Option<Buffer>,
+}
+
+impl Assembler {
+    /// Begins at a cluster.
+    pub fn new(first: ClusterIndex) -> Self {
+        Self { first, filled: 0, buffer: None }
+    }
+
+    /// Whether the next piece needs a buffer first.
+    pub fn needs_buffer(&self) -> bool {
+        self.buffer.is_none()
+    }
+
+    /// Gives the buffer for the next piece.
+    pub fn give_buffer(&mut self, buffer: Buffer) {
+        self.buffer = Some(buffer);
+        self.filled = 0;
+    }
+
+    /// Takes what fits of a piece and tells how much that was. A full chunk is sent on.
+    ///
+    /// # Errors
+    /// [`Stopped`] if no more chunks are wanted.
+    pub async fn push(&mut self, piece: &[u8], outlet: &mut Outlet) -> Result<usize, Stopped> {
+        let Some(buffer) = &mut self.buffer else { return Ok(0) };
+        let take = piece.len().min(CHUNK_BYTES - self.filled);
+        buffer[self.filled..self.filled + take].copy_from_slice(&piece[..take]);
+        self.filled += take;
+        if self.filled == CHUNK_BYTES {
+            self.flush(outlet).await?;
+        }
+        Ok(take)
+    }
+
+    /// Sends on what has been collected.
+    ///
+    /// # Errors
+    /// [`Stopped`] if no more chunks are wanted.
+    pub async fn flush(&mut self, outlet: &mut Outlet) -> Result<(), Stopped> {
+        if let Some(buffer) = self.buffer.take().filter(|_| self.filled > 0) {
+            let (first, len) = (self.first, std::mem::take(&mut self.filled));
+            self.first = ClusterIndex(first.0 + outlet.cluster_size().clusters_for(len as u64));
+            outlet.data_async(first, buffer, len).await?;
+        }
+        Ok(())
+    }
+}

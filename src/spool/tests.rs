@@ -1,0 +1,93 @@
+use super::*;
+
+const CS: ClusterSize = ClusterSize::DEFAULT;
+
+fn limits(memory_blocks: u64, disk_blocks: u64, may_drop: bool) -> Limits {
+    let block = Spool::block_bytes(CS) as u64;
+    Limits { memory_bytes: memory_blocks * block, disk_bytes: disk_blocks * block, dir: std::env::temp_dir(), may_drop }
+}
+
+fn stored(index: u64) -> Vec<u8> {
+    (0..30_000 + index % 5000).map(|byte| (byte * (index + 3)) as u8).collect()
+}
+
+fn filled(limits: Limits, clusters: u64) -> Spool {
+    let mut spool = Spool::new(limits, CS);
+    for index in 0..clusters {
+        spool.append(ClusterIndex(index * 2), &stored(index)).unwrap();
+    }
+    spool.finish();
+    spool
+}
+
+fn check_contents(spool: &Spool, clusters: u64) {
+    let first = spool.first_held().unwrap().0 / 2;
+    let mut next = first;
+    for record in spool.read() {
+        let (cluster, bytes) = record.unwrap();
+        assert_eq!(cluster.0, next * 2);
+        assert_eq!(bytes, stored(next));
+        next += 1;
+    }
+    assert_eq!(next, clusters);
+    let dropped: u64 = (0..first).map(|index| stored(index).len() as u64).sum();
+    assert_eq!(spool.stats().dropped_bytes, dropped);
+}
+
+#[test]
+fn what_fits_in_memory_never_touches_the_disk() {
+    let spool = filled(limits(8, 8, true), 200);
+    assert!(!spool.has_dropped());
+    assert_eq!(spool.stats().disk_written_bytes, 0);
+    check_contents(&spool, 200);
+    check_contents(&spool, 200);
+}
+
+#[test]
+fn the_oldest_blocks_move_to_disk_and_come_back() {
+    let spool = filled(limits(3, 100, false), 500);
+    assert!(!spool.has_dropped());
+    assert!(spool.stats().disk_written_bytes > 0);
+    check_contents(&spool, 500);
+}
+
+#[test]
+fn on_overflow_the_lowest_clusters_go_first() {
+    for (memory, disk) in [(3, 0), (3, 4), (2, 2)] {
+        let spool = filled(limits(memory, disk, true), 700);
+        assert!(spool.has_dropped(), "{memory}+{disk}");
+        check_contents(&spool, 700);
+        let kept = spool.read().count() as u64;
+        assert!(kept >= (memory + disk - 2) * 25, "{memory}+{disk} blocks keep {kept} clusters");
+    }
+}
+
+#[test]
+fn a_directory_that_is_not_there_leaves_memory_alone() {
+    let mut limits = limits(3, 100, true);
+    limits.dir = "/nonexistent/spool".into();
+    let spool = filled(limits, 500);
+    assert!(spool.stats().disk_given_up && spool.has_dropped());
+    check_contents(&spool, 500);
+}
+
+#[test]
+fn without_leave_to_drop_an_overflow_names_the_options() {
+    let mut spool = Spool::new(limits(2, 2, false), CS);
+    let error = (0..1000).find_map(|index| spool.append(ClusterIndex(index), &stored(index)).err()).unwrap();
+    assert_eq!(error.kind(), Kind::Local);
+    assert!(error.to_string().contains("--spool-disk"), "{error}");
+}
+
+#[test]
+fn clusters_of_two_mib_fit() {
+    let cs = ClusterSize::from_bits(21).unwrap();
+    let block = Spool::block_bytes(cs) as u64;
+    let limits = Limits { memory_bytes: 2 * block, disk_bytes: 9 * block, dir: std::env::temp_dir(), may_drop: false };
+    let mut spool = Spool::new(limits, cs);
+    for index in 0..8 {
+        spool.append(ClusterIndex(index), &vec![index as u8; cs.len()]).unwrap();
+    }
+    spool.finish();
+    assert_eq!(spool.read().map(|r| r.unwrap().1[0]).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5, 6, 7]);
+}
