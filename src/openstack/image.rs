@@ -106,7 +106,9 @@ impl Cloud {
     /// a database error in the middle of a deletion).
     async fn is_gone(&self, id: &str, what: &str) -> bool {
         match self.peek(id, what).await {
-            Ok(image) => image.is_none_or(|image| matches!(image.status.as_str(), "deleted" | "pending_delete")),
+            Ok(image) => {
+                image.is_none_or(|image| matches!(image.status.as_str(), "deleted" | "pending_delete"))
+            }
             Err(_) => false,
         }
     }
