@@ -93,12 +93,23 @@ impl Cloud {
                 200..300 | 404 | 410 => return Ok(()),
                 // Two deletions that meet (one of ours may have lost its answer) end in a 400 although the
                 // image is gone.
-                _ if matches!(self.peek(id, &what).await, Ok(None)) => return Ok(()),
+                _ if self.is_gone(id, &what).await => return Ok(()),
                 409 if failures + 1 < retry.tries => {}
                 _ => return Err(self.refuse(&answer, &what)),
             }
             failures += 1;
             tokio::time::sleep(retry.pause(failures, answer.retry_after)).await;
+        }
+    }
+
+    /// Whether there is surely no such image any more, or one that Glance itself calls deleted (seen after
+    /// a database error in the middle of a deletion).
+    async fn is_gone(&self, id: &str, what: &str) -> bool {
+        match self.peek(id, what).await {
+            Ok(image) => {
+                image.is_none_or(|image| matches!(image.status.as_str(), "deleted" | "pending_delete"))
+            }
+            Err(_) => false,
         }
     }
 

@@ -4,8 +4,8 @@
 //! The story: [`CloudOptions`] and the environment choose a cloud (`config`), a login turns its
 //! credentials into a token and the address of Glance (`auth`), every request goes through one loop
 //! that repeats what may be repeated and renews the token (`http`, `answer`). On top of it stand the
-//! JSON calls (`image`, `create`, `record`) and the two streams (`transfer`, `body`). No disk format is known here: what is
-//! inside the bytes is the business of others.
+//! JSON calls (`image`, `create`, `record`) and the two streams (`transfer`, `body`). No disk format is
+//! known here: what is inside the bytes is the business of others.
 //!
 //! Every future here runs on a current-thread runtime. A [`Cloud`] may be cloned into threads that
 //! have a runtime each: connections are kept per runtime, the token is shared.
@@ -129,7 +129,8 @@ impl Cloud {
     /// A Glance that is spoken to with one given token and without Keystone: the token is never renewed.
     ///
     /// # Errors
-    /// [`Kind::Login`] if the endpoint is no http or https address, [`Kind::Local`] for an unreadable CA file.
+    /// [`Kind::Login`] if the endpoint is no http or https address, [`Kind::Local`] for an unreadable
+    /// CA file.
     pub fn with_token(
         image_endpoint: &str,
         token: SecretString,

@@ -14,7 +14,8 @@ pub struct Image {
     pub id: String,
     /// The name; names are not unique.
     pub name: Option<String>,
-    /// `queued`, `saving`, `active`, `deactivated`, `killed`, `deleted`, `uploading`, `importing`, `pending_delete`.
+    /// `queued`, `saving`, `active`, `deactivated`, `killed`, `deleted`, `uploading`, `importing` or
+    /// `pending_delete`.
     pub status: String,
     /// Length of the data; `None` before there is any.
     pub size: Option<u64>,

@@ -191,7 +191,8 @@ impl Cloud {
             (Ok(client), Ok(header)) => (client, header),
             (Err(error), _) | (_, Err(error)) => return Upload::Refused(error),
         };
-        // `x-openstack-image-size` lets Glance 33 and later refuse a body that was cut; older ones do not know it.
+        // `x-openstack-image-size` lets Glance 33 and later refuse a body that was cut; older ones do
+        // not know it.
         let mut request = client
             .put(self.url(["images", id, "file"]))
             .header("X-Auth-Token", header)
