@@ -19,7 +19,7 @@ use super::args::{CompatName, CompressionName, ConvertArgs, DeflateWindow, Sourc
 use super::glance::{self, Clouds};
 use super::progress::Progress;
 use super::report::{self, Outcome};
-use super::summary;
+use super::{summary, tell};
 
 /// Default level of deflate with the small window, where level 1 loses far more than it gains.
 const SMALL_WINDOW_LEVEL: i32 = 3;
@@ -60,10 +60,15 @@ pub fn run(options: ConvertArgs, quiet: bool, cancel: &Cancel) -> Result<()> {
         Kind::Interrupted(_) => error,
         _ => cancel.check(error.stage()).err().unwrap_or(error),
     });
-    if let Some(path) = &options.report {
-        report::write(path, &options, &outcome, result.as_ref().err())?;
+    let Some(path) = &options.report else { return result };
+    match (report::write(path, &options, &outcome, result.as_ref().err()), result) {
+        // What went wrong first is what the exit code is about.
+        (Err(unwritten), Err(error)) => {
+            tell(format_args!("snapcow: {unwritten}"));
+            Err(error)
+        }
+        (written, result) => result.and(written),
     }
-    result
 }
 
 /// Everything but the report.
@@ -98,12 +103,13 @@ pub fn carry_out(
     let mut notes = notes(options, &target, &opened);
     outcome.plan = Some(plan.clone());
     if options.dry_run {
-        #[cfg(feature = "openstack")]
-        if let TargetWords::Glance(name) = target {
-            clouds.check_target_name(name, options)?;
+        match target {
+            #[cfg(feature = "openstack")]
+            TargetWords::Glance(name) => clouds.check_target_name(name, options)?,
+            TargetWords::File(path) => FileSink::check(path, options.force)?,
+            _ => {}
         }
-        println!("{}", summary::plan(&plan, &notes));
-        return Ok(());
+        return say(&summary::plan(&plan, &notes));
     }
     let counters = Arc::new(Counters::default());
     outcome.counters = Some(Arc::clone(&counters));
@@ -122,7 +128,7 @@ pub fn carry_out(
         TargetWords::Glance(_) => return Err(no_openstack()),
     };
     if !quiet {
-        notes.iter().chain(&plan.notes).for_each(|note| eprintln!("snapcow: note: {note}"));
+        notes.iter().chain(&plan.notes).for_each(|note| tell(format_args!("snapcow: note: {note}")));
     }
     let job = Job {
         source: opened.source,
@@ -140,15 +146,30 @@ pub fn carry_out(
     #[cfg(feature = "openstack")]
     if let Some(id) = &outcome.image_id {
         clouds.complete_target(id, &plan, receipt.virtual_size);
-        println!("{id}");
+        if let Err(error) = say(id) {
+            // The image is whole and stays; only nobody has heard of it.
+            tell(format_args!("snapcow: the new image is {id}"));
+            finish(quiet, receipt, outcome);
+            return Err(error);
+        }
     }
     finish(quiet, receipt, outcome);
     Ok(())
 }
 
+/// A line on standard output, which may be closed.
+fn say(line: &str) -> Result<()> {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}").and_then(|()| out.flush()).map_err(|error| {
+        let kind = if error.kind() == std::io::ErrorKind::BrokenPipe { Kind::ClosedPipe } else { Kind::Local };
+        Error::new(Stage::Sink, kind, "write to standard output").because(error)
+    })
+}
+
 fn finish(quiet: bool, receipt: Receipt, outcome: &mut Outcome) {
     if !quiet {
-        eprint!("{}", summary::receipt(&receipt, outcome));
+        tell(summary::receipt(&receipt, outcome).trim_end());
     }
     outcome.receipt = Some(receipt);
 }

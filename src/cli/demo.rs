@@ -23,7 +23,7 @@ pub fn run(options: &DemoArgs, quiet: bool, cancel: &Cancel) -> Result<()> {
     };
     let say = |words: String| {
         if !quiet {
-            eprintln!("snapcow demo: {words}");
+            super::tell(format_args!("snapcow demo: {words}"));
         }
     };
     let embedded = EmbeddedOptions { ranges: options.ranges, ..EmbeddedOptions::default() };

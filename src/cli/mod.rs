@@ -48,8 +48,15 @@ pub fn main() -> ExitCode {
 /// One sentence; none for a reader that went away, who cannot want one.
 fn complain(error: &Error) {
     if error.kind() != Kind::ClosedPipe {
-        eprintln!("snapcow: {error}");
+        tell(format_args!("snapcow: {error}"));
     }
+}
+
+/// A line on standard error. Nobody has to listen: a closed one must not end a run half-way, as the
+/// panic of `eprintln!` would.
+fn tell(line: impl std::fmt::Display) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
 fn start_log(verbose: u8, quiet: bool) {
@@ -64,6 +71,7 @@ fn start_log(verbose: u8, quiet: bool) {
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(level))
         .with_writer(std::io::stderr)
+        .log_internal_errors(false)
         .without_time()
         .with_target(verbose > 1)
         .init();

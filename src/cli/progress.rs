@@ -107,7 +107,7 @@ fn show_json(done: &AtomicBool, counters: &Counters, len: Option<u64>) {
             "sink_bytes": Counters::get(&counters.sink_bytes),
             "image_bytes": Counters::get(&counters.image_bytes),
         });
-        eprintln!("{line}");
+        super::tell(line);
         if last {
             return;
         }

@@ -35,13 +35,21 @@ pub struct FileSink {
 }
 
 impl FileSink {
+    /// Whether a file could be written under that name, as far as the name tells.
+    ///
+    /// # Errors
+    /// [`Kind::Target`] if it exists and `replace` is not set, or is no regular file.
+    pub fn check(target: &Path, replace: bool) -> Result<()> {
+        check_target(target, replace)
+    }
+
     /// Begins a file. Nothing is visible under its name until [`Self::commit`].
     ///
     /// # Errors
     /// [`Kind::Target`] if it exists and `replace` is not set, or is no regular file;
     /// [`Kind::Local`] if the directory does not take files.
     pub fn create(target: &Path, replace: bool) -> Result<Self> {
-        check_target(target, replace)?;
+        Self::check(target, replace)?;
         let dir = match target.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),

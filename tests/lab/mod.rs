@@ -3,6 +3,11 @@
 //! Without a lab the tests say so and pass, unless `SNAPCOW_REQUIRE=1`.
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part of it")]
 
+pub mod command;
+pub mod disk;
+pub mod proxy;
+pub mod rest;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;

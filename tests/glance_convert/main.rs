@@ -1,0 +1,13 @@
+//! The command against the real Keystone and Glance of `tools/openstack`; see `lab`.
+#![cfg(all(feature = "cli", feature = "openstack"))]
+
+#[path = "../lab/mod.rs"]
+mod lab;
+
+mod cloud_refusals;
+mod file_refusals;
+mod pairs;
+mod proof;
+mod resources;
+mod routes;
+mod signals;
