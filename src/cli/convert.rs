@@ -19,6 +19,7 @@ use super::args::{CompatName, CompressionName, ConvertArgs, DeflateWindow, Sourc
 use super::glance::{self, Clouds};
 use super::progress::Progress;
 use super::report::{self, Outcome};
+use super::stdout::Stdout;
 use super::{summary, tell};
 
 /// Default level of deflate with the small window, where level 1 loses far more than it gains.
@@ -114,7 +115,7 @@ pub fn carry_out(
     let counters = Arc::new(Counters::default());
     outcome.counters = Some(Arc::clone(&counters));
     let sink = match target {
-        TargetWords::Stdout => Target::Delivery(Box::new(StreamSink::new("standard output", Box::new(std::io::stdout())))),
+        TargetWords::Stdout => Target::Delivery(Box::new(StreamSink::new("standard output", stdout(cancel)?))),
         TargetWords::File(path) => Target::File(FileSink::create(path, options.force)?),
         #[cfg(feature = "openstack")]
         TargetWords::Glance(name) => {
@@ -155,6 +156,13 @@ pub fn carry_out(
     }
     finish(quiet, receipt, outcome);
     Ok(())
+}
+
+fn stdout(cancel: &Cancel) -> Result<Box<dyn std::io::Write + Send>> {
+    match Stdout::new(cancel) {
+        Ok(stdout) => Ok(Box::new(stdout)),
+        Err(error) => Err(Error::new(Stage::Sink, Kind::Local, "open standard output").because(error)),
+    }
 }
 
 /// A line on standard output, which may be closed.

@@ -9,6 +9,7 @@ mod glance;
 mod progress;
 mod report;
 mod signals;
+mod stdout;
 mod summary;
 
 use std::process::ExitCode;
