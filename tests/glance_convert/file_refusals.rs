@@ -90,8 +90,8 @@ fn sources_that_are_no_disk_are_refused() {
     let raw = scene.file("raw", &Noise(4).bytes(300_000));
     let inner = scene.word("inner");
     run(&mut convert([&raw, &inner])).ok();
-    run(&mut convert([&inner, &target])).refuses(3, &["qcow2", "-f raw"]);
-    run(convert(["-", &target]).stdin(File::open(&inner).unwrap())).refuses(3, &["qcow2", "-f raw"]);
+    run(&mut convert([&inner, &target])).refuses(3, &["qcow2", "--source-format raw"]);
+    run(convert(["-", &target]).stdin(File::open(&inner).unwrap())).refuses(3, &["qcow2", "--source-format raw"]);
     scene.has(&["inner", "raw"]);
     run(&mut convert([&inner, &target, "-f", "raw"])).ok();
     equal(Path::new(&target), Path::new(&inner));

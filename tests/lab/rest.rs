@@ -23,7 +23,7 @@ pub struct Rest {
 impl Rest {
     pub fn new(lab: &Lab) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().unwrap();
         let token = runtime.block_on(token(&client, lab));
         Self { runtime, client, base: format!("{}/v2", lab.text("/variants/noranges/url")), token }
     }
