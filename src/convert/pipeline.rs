@@ -80,9 +80,12 @@ impl Engine {
         let work: Chunks = if order.hash.is_some() { bounded(2) } else { read.clone() };
         let (done, encoded) = bounded::<Encoded>(self.threads);
         let stop = {
-            let (read, work, encoded) = (read.0.clone(), work.0.clone(), encoded.clone());
+            // Weak: a sender that lived on here would keep the encoders waiting for a chunk after
+            // the last one.
+            let (read, work, encoded) = (read.0.downgrade(), work.0.downgrade(), encoded.clone());
             move || {
-                let _ = (read.close(), work.close(), encoded.close());
+                let _ = (read.upgrade().map(|read| read.close()), work.upgrade().map(|work| work.close()));
+                encoded.close();
             }
         };
         let guard = self.cancel.on_trigger(stop.clone());
