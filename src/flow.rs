@@ -146,7 +146,7 @@ impl EncodedChunk {
         self.entries.iter().filter_map(move |entry| {
             let (bytes, room) = buffers?;
             let stored = match entry.form {
-                Form::Plain => &bytes[entry.index as usize * cs.len()..][..cs.len()],
+                Form::Plain => &bytes[entry.index as usize * cs.size()..][..cs.size()],
                 Form::Compressed(len) => &room[entry.at as usize..][..len as usize],
             };
             let cluster = ClusterIndex(self.first.0 + u64::from(entry.index));

@@ -55,7 +55,7 @@ impl ClusterSize {
     }
 
     /// The size in bytes, for indexing buffers.
-    pub fn len(self) -> usize {
+    pub fn size(self) -> usize {
         1 << self.bits
     }
 

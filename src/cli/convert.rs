@@ -116,7 +116,7 @@ pub fn carry_out(
     outcome.counters = Some(Arc::clone(&counters));
     let sink = match target {
         TargetWords::Stdout => Target::Delivery(Box::new(StreamSink::new("standard output", stdout(cancel)?))),
-        TargetWords::File(path) => Target::File(FileSink::create(path, options.force)?),
+        TargetWords::File(path) => Target::File(Box::new(FileSink::create(path, options.force)?)),
         #[cfg(feature = "openstack")]
         TargetWords::Glance(name) => {
             let created = clouds.create_target(name, options, &opened, &plan)?;

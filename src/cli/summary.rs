@@ -42,14 +42,14 @@ pub fn receipt(receipt: &Receipt, outcome: &Outcome) -> String {
             (None, None) => {}
         }
     }
-    if receipt.route == Some(RouteTaken::Reread) {
-        if let (Some(memory), Some(disk)) = (receipt.memory_to_save_reread, receipt.disk_to_save_reread) {
+    if receipt.route == Some(RouteTaken::Reread)
+        && let (Some(memory), Some(disk)) = (receipt.memory_to_save_reread, receipt.disk_to_save_reread)
+    {
             line(format!(
                 "the spool was too small and the source was read again in part; --spool-disk {}MiB or --memory {}MiB would have saved that",
                 disk.div_ceil(1 << 20),
                 memory.div_ceil(1 << 20)
             ));
-        }
     }
     if !outcome.dropped_properties.is_empty() {
         line(format!("properties that Glance did not accept: {}", outcome.dropped_properties.join(", ")));

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::facts::MachineFacts;
 
 /// `f_type` of tmpfs (`TMPFS_MAGIC`, `linux/magic.h`) and of ramfs.
-const MEMORY_FILE_SYSTEMS: [i64; 2] = [0x0102_1994, 0x8584_58f6];
+const MEMORY_FILE_SYSTEMS: [u64; 2] = [0x0102_1994, 0x8584_58f6];
 
 /// Looks at processors, memory and the directory of the spool.
 pub fn machine_facts(spool_dir: &Path) -> MachineFacts {
@@ -14,7 +14,7 @@ pub fn machine_facts(spool_dir: &Path) -> MachineFacts {
         cores: std::thread::available_parallelism().map_or(1, |cores| cores.get()),
         memory_bytes: memory_bytes(),
         spool_free_bytes: statfs.as_ref().map(|fs| fs.f_bavail.saturating_mul(fs.f_bsize as u64)),
-        spool_is_memory: statfs.is_some_and(|fs| MEMORY_FILE_SYSTEMS.contains(&(fs.f_type as i64))),
+        spool_is_memory: statfs.is_some_and(|fs| MEMORY_FILE_SYSTEMS.iter().any(|&magic| fs.f_type as u64 == magic)),
     }
 }
 

@@ -35,7 +35,7 @@ use pipeline::{Engine, Pass};
 /// Where the image goes.
 pub enum Target {
     /// A file that appears whole at the end.
-    File(FileSink),
+    File(Box<FileSink>),
     /// Something that takes it in order.
     Delivery(Box<dyn Delivery>),
 }
@@ -75,7 +75,7 @@ pub fn convert(plan: &Plan, job: &Job, target: Target) -> Result<Receipt> {
     let mut receipt = Receipt::new(plan);
     job.counters.enter(Phase::Survey);
     match target {
-        Target::File(file) => direct(&engine, job, file, &mut receipt)?,
+        Target::File(file) => direct(&engine, job, *file, &mut receipt)?,
         Target::Delivery(mut delivery) => {
             let result = spooled(&engine, plan, job, &mut *delivery, &mut receipt);
             if let Err(error) = result {

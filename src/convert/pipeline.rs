@@ -187,7 +187,7 @@ fn encode(chunk: Chunk, encoder: &mut Encoder, cs: ClusterSize, counters: &Count
     let mut encoded = EncodedChunk::data(chunk.sequence, chunk.first, chunk.clusters, cs);
     let (mut at, mut plain) = (0, 0);
     for index in runs.iter().flat_map(|run| run.first..run.first + run.clusters) {
-        let cluster = &used[index * cs.len()..][..cs.len()];
+        let cluster = &used[index * cs.size()..][..cs.size()];
         let guest_crc = Encoder::guest_crc(cluster);
         match encoder.compress(cluster, &mut room[at..]) {
             Some(len) => {
@@ -212,7 +212,7 @@ fn encode(chunk: Chunk, encoder: &mut Encoder, cs: ClusterSize, counters: &Count
 }
 
 fn hash_zeros(hasher: &mut Hasher, mut count: u64) {
-    const ZEROS: [u8; 65536] = [0; 65536];
+    static ZEROS: [u8; 65536] = [0; 65536];
     while count > 0 {
         let take = count.min(ZEROS.len() as u64);
         hasher.update(&ZEROS[..take as usize]);

@@ -71,7 +71,7 @@ impl Encoder {
     ///
     /// Gives the compressed length, or `None` where the cluster does not get smaller.
     pub fn compress(&mut self, cluster: &[u8], room: &mut [u8]) -> Option<usize> {
-        let limit = self.cluster_size.len() - 1;
+        let limit = self.cluster_size.size() - 1;
         let len = self.codec.as_mut()?.compress(cluster, &mut room[..limit])?;
         (len > 0).then_some(len)
     }

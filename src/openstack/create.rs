@@ -73,7 +73,7 @@ pub struct Created {
 }
 
 enum Posted {
-    Made(Image),
+    Made(Box<Image>),
     Forbidden(Answer),
 }
 
@@ -86,7 +86,7 @@ impl Cloud {
         let what = format!("create image `{}` in `{}`", one_line(&new.name), self.label());
         let none = BTreeMap::new();
         let forbidden = match self.post(new, &new.properties, &what).await? {
-            Posted::Made(image) => return Ok(Created { image, dropped_properties: Vec::new() }),
+            Posted::Made(image) => return Ok(Created { image: *image, dropped_properties: Vec::new() }),
             Posted::Forbidden(answer) => answer,
         };
         if new.properties.is_empty() {
@@ -143,7 +143,7 @@ impl Cloud {
                 .await;
             let error = match tried {
                 Ok(answer) if answer.status.is_success() => {
-                    return self.image_of(answer, what).map(Posted::Made);
+                    return self.image_of(answer, what).map(|image| Posted::Made(Box::new(image)));
                 }
                 Ok(answer) if answer.status == 403 => return Ok(Posted::Forbidden(answer)),
                 // After a lost answer an ID in use is most likely our own record.
@@ -158,7 +158,7 @@ impl Cloud {
             }
             tokio::time::sleep(retry.pause(failures, None)).await;
             if let Ok(Some(image)) = self.peek(&new.id, what).await {
-                return Ok(Posted::Made(image));
+                return Ok(Posted::Made(Box::new(image)));
             }
         }
     }

@@ -76,9 +76,10 @@ impl Layout {
         let cs = geometry.cluster_size;
         let data_bytes = packed_len(cs, map);
         let data = cs.clusters_for(data_bytes);
-        let l1_entries = l1_entries(virtual_size, cs);
-        // QEMU opens an L1 table of no entries, but a cluster for it keeps offsets distinct.
-        let l1 = cs.clusters_for(l1_entries * ENTRY_BYTES).max(1);
+        // An empty disk gets an entry too: without one, the table's cluster would count as leaked,
+        // and without the cluster its offset would be another region's.
+        let l1_entries = l1_entries(virtual_size, cs).max(1);
+        let l1 = cs.clusters_for(l1_entries * ENTRY_BYTES);
         let l2 = l2_tables(map);
         let (table, blocks) = refcount_clusters(1 + l1 + l2 + data, cs)?;
 

@@ -212,7 +212,7 @@ fn write_l2(layout: &Layout, map: &ImageMap, out: Out<'_>) -> Result<()> {
 fn note_l2(open: &mut BTreeMap<u64, Vec<u8>>, layout: &Layout, placed: &Placed<()>) {
     let cs = layout.geometry.cluster_size;
     let per_table = entries_per_l2(cs);
-    let table = open.entry(placed.cluster.0 / per_table).or_insert_with(|| vec![0; cs.len()]);
+    let table = open.entry(placed.cluster.0 / per_table).or_insert_with(|| vec![0; cs.size()]);
     let L2Entry(entry) = match placed.form {
         Form::Plain => L2Entry::plain(placed.host),
         Form::Compressed(len) => L2Entry::compressed(placed.host, len, cs),

@@ -10,7 +10,7 @@ use crate::units::ClusterSize;
 ///
 /// `bytes` is a multiple of the cluster size long; a shorter rest is left out.
 pub fn runs(bytes: &[u8], cluster_size: ClusterSize) -> impl Iterator<Item = Run> + '_ {
-    let mut kinds = bytes.chunks_exact(cluster_size.len()).map(|cluster| !zero::is_zero(cluster)).peekable();
+    let mut kinds = bytes.chunks_exact(cluster_size.size()).map(|cluster| !zero::is_zero(cluster)).peekable();
     let mut first = 0;
     std::iter::from_fn(move || {
         let is_data = kinds.next()?;

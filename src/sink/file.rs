@@ -8,10 +8,11 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
 
-use super::extents::{EXTENT_BYTES, ExtentWriter};
+use super::writer::{self, Choice, EXTENT_BYTES, Output, Writer};
 use crate::buffers::{Buffer, Pool};
 use crate::error::{Error, Kind, Result, Stage};
 use crate::units::HostOffset;
@@ -22,13 +23,13 @@ const EXTENTS: usize = 6;
 pub const MEMORY_BYTES: u64 = (EXTENTS * EXTENT_BYTES) as u64;
 
 /// An image file in the making.
-#[derive(Debug)]
 pub struct FileSink {
     target: PathBuf,
     replace: bool,
     /// The name that it has while it is written, if it needs one.
     temporary: Option<PathBuf>,
-    writer: ExtentWriter,
+    output: Arc<Output>,
+    writer: Box<dyn Writer>,
     pool: Pool,
     first: Option<Buffer>,
     current: Option<(u64, Buffer)>,
@@ -49,7 +50,11 @@ impl FileSink {
     /// [`Kind::Target`] if it exists and `replace` is not set, or is no regular file;
     /// [`Kind::Local`] if the directory does not take files.
     pub fn create(target: &Path, replace: bool) -> Result<Self> {
-        Self::check(target, replace)?;
+        Self::create_with(target, replace, Choice::Best)
+    }
+
+    fn create_with(target: &Path, replace: bool, choice: Choice) -> Result<Self> {
+        check_target(target, replace)?;
         let dir = match target.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
@@ -58,8 +63,9 @@ impl FileSink {
             .map_err(|error| local(format!("create a file in `{}` for `{}`", dir.display(), target.display()), error))?;
         let pool = Pool::new(EXTENTS, EXTENT_BYTES);
         let first = fresh_extent(&pool);
-        let writer = ExtentWriter::new(file, target.to_owned());
-        Ok(Self { target: target.to_owned(), replace, temporary, writer, pool, first, current: None })
+        let output = Output::new(file, target);
+        let writer = writer::open(&output, choice);
+        Ok(Self { target: target.to_owned(), replace, temporary, output, writer, pool, first, current: None })
     }
 
     /// Takes bytes at an offset. Offsets rise from call to call, except that the first
@@ -111,9 +117,11 @@ impl FileSink {
         if let Some(first) = self.first.take() {
             self.writer.submit(0, first)?;
         }
-        let file = self.writer.finish(len)?;
+        self.writer.drain()?;
+        let file = &self.output.file;
+        file.set_len(len).and_then(|()| file.sync_all()).map_err(|error| self.output.error(len, error))?;
         match &self.temporary {
-            None => link(&file, &self.target, self.replace)?,
+            None => link(file, &self.target, self.replace)?,
             Some(temporary) => rename(temporary, &self.target, self.replace)?,
         }
         self.temporary = None;
@@ -123,6 +131,12 @@ impl FileSink {
     /// How the file is written, for reports.
     pub fn method(&self) -> &'static str {
         self.writer.method()
+    }
+}
+
+impl std::fmt::Debug for FileSink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "FileSink({}, {})", self.target.display(), self.writer.method())
     }
 }
 
@@ -212,17 +226,38 @@ mod tests {
 
     #[test]
     fn a_file_appears_whole_and_only_on_commit() {
-        let dir = tempfile::tempdir().unwrap();
+        for choice in [Choice::Best, Choice::Threads] {
+            // In memory O_DIRECT is refused or ignored; on disk it is used.
+            for place in ["/dev/shm", "/var/tmp"] {
+                check_whole(&tempfile::tempdir_in(place).unwrap(), choice);
+            }
+        }
+    }
+
+    fn check_whole(dir: &tempfile::TempDir, choice: Choice) {
         let target = dir.path().join("a.qcow2");
-        let mut sink = FileSink::create(&target, false).unwrap();
-        let data: Vec<u8> = (0..3 * EXTENT_BYTES + 1234).map(|i| (i / 7) as u8).collect();
+        let mut sink = FileSink::create_with(&target, false, choice).unwrap();
+        let data: Vec<u8> = (0..70 * EXTENT_BYTES + 1234).map(|i| (i / 7) as u8).collect();
         sink.put_at(HostOffset(100), &data[100..2_000_000]).unwrap();
-        sink.put_at(HostOffset(2_000_000), &data[2_000_000..]).unwrap();
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().filter(|e| e.as_ref().unwrap().path() == target).count(), 0);
+        for (index, piece) in data[2_000_000..].chunks(700_001).enumerate() {
+            sink.put_at(HostOffset(2_000_000 + index as u64 * 700_001), piece).unwrap();
+        }
+        assert!(!target.exists());
         sink.put_at(HostOffset(0), &data[..100]).unwrap();
         sink.commit(data.len() as u64).unwrap();
         assert!(std::fs::read(&target).unwrap() == data);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_sink_that_is_given_up_leaves_nothing() {
+        for choice in [Choice::Best, Choice::Threads] {
+            let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+            let mut sink = FileSink::create_with(&dir.path().join("a.qcow2"), false, choice).unwrap();
+            sink.put_at(HostOffset(0), &vec![1; 5 * EXTENT_BYTES]).unwrap();
+            drop(sink);
+            assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        }
     }
 
     #[test]

@@ -4,13 +4,13 @@
 //! Two kinds: an [`InOrder`] sink takes parts from byte 0 on; [`FileSink`] takes them anywhere, so
 //! the header can come last.
 
-mod extents;
 mod file;
 #[cfg(feature = "openstack")]
 mod glance;
 #[cfg(feature = "openstack")]
 mod queue;
 mod stream;
+mod writer;
 
 use bytes::Bytes;
 

@@ -28,6 +28,9 @@ const BEGIN_WHILE_UPLOADING: Duration = Duration::from_secs(30);
 /// Tries for one stripe.
 const STRIPE_TRIES: u32 = 5;
 
+/// The buffers of a stripe with the number of bytes in each.
+type Stripe = Vec<(Buffer, usize)>;
+
 /// An image that holds a raw disk.
 #[derive(Debug)]
 pub struct GlanceSource {
@@ -166,7 +169,7 @@ impl GlanceSource {
     async fn read_stripes(&self, wanted: &Wanted, outlet: &mut Outlet) -> Result<()> {
         let connections = if outlet.resume().is_some() { self.connections_while_uploading } else { self.connections };
         let mut stripes = self.stripes(wanted, outlet.cluster_size().bits());
-        let mut window: VecDeque<(u64, JoinHandle<Result<Vec<(Buffer, usize)>>>)> = VecDeque::new();
+        let mut window: VecDeque<(u64, JoinHandle<Result<Stripe>>)> = VecDeque::new();
         loop {
             while window.len() < connections {
                 let Some(stripe) = stripes.next() else { break };
@@ -200,8 +203,10 @@ impl GlanceSource {
         const STRIPE_BYTES: u64 = (STRIPE_CHUNKS * CHUNK_BYTES) as u64;
         let size = self.size;
         let runs = match wanted {
-            Wanted::All => vec![0..size],
-            Wanted::Runs(runs) => runs.iter().map(|run| run.start << bits..(run.end << bits).min(size)).collect(),
+            Wanted::All => std::iter::once(0..size).collect(),
+            Wanted::Runs(runs) => {
+                runs.iter().map(|run| run.start << bits..(run.end << bits).min(size)).collect::<Vec<_>>()
+            }
         };
         runs.into_iter().flat_map(|run| {
             (run.start..run.end).step_by(STRIPE_BYTES as usize).map(move |start| start..run.end.min(start + STRIPE_BYTES))
@@ -257,7 +262,7 @@ async fn wait_for_room(outlet: &Outlet) -> Result<(), Stopped> {
 }
 
 /// Reads one stripe into its buffers; a broken connection goes on where it broke.
-async fn fetch(cloud: Cloud, id: String, stripe: Range<u64>, buffers: Vec<Buffer>) -> Result<Vec<(Buffer, usize)>> {
+async fn fetch(cloud: Cloud, id: String, stripe: Range<u64>, buffers: Vec<Buffer>) -> Result<Stripe> {
     let mut filling = Filling { buffers, filled: 0 };
     let total = stripe.end - stripe.start;
     let mut tries = 0;

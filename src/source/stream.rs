@@ -52,10 +52,11 @@ impl Source for StreamSource {
                 let what = format!("read {} at offset {offset}", self.facts.name);
                 Error::new(Stage::Source, Kind::Source, what).because(error)
             })?;
-            if offset == 0 && !self.raw_by_order {
-                if let Some(format) = image_format(&buffer[..len.min(PROBE_BYTES)]) {
-                    return Err(not_raw(&self.facts.name, format));
-                }
+            if offset == 0
+                && !self.raw_by_order
+                && let Some(format) = image_format(&buffer[..len.min(PROBE_BYTES)])
+            {
+                return Err(not_raw(&self.facts.name, format));
             }
             outlet.count_read(len as u64);
             if len > 0 {

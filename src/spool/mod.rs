@@ -93,7 +93,7 @@ impl Spool {
 
     /// Bytes of one block for a cluster size: at least one whole record.
     pub fn block_bytes(cluster_size: ClusterSize) -> usize {
-        BLOCK_BYTES.max(cluster_size.len() + RECORD_HEADER_BYTES).next_multiple_of(4096)
+        BLOCK_BYTES.max(cluster_size.size() + RECORD_HEADER_BYTES).next_multiple_of(4096)
     }
 
     /// Takes the next cluster in guest order.

@@ -86,7 +86,7 @@ fn clusters_of_two_mib_fit() {
     let limits = Limits { memory_bytes: 2 * block, disk_bytes: 9 * block, dir: std::env::temp_dir(), may_drop: false };
     let mut spool = Spool::new(limits, cs);
     for index in 0..8 {
-        spool.append(ClusterIndex(index), &vec![index as u8; cs.len()]).unwrap();
+        spool.append(ClusterIndex(index), &vec![index as u8; cs.size()]).unwrap();
     }
     spool.finish();
     assert_eq!(spool.read().map(|r| r.unwrap().1[0]).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5, 6, 7]);

@@ -1,0 +1,4 @@
+//! What several tests share: seeded disks, and readers that share no code with the writer.
+
+pub mod disks;
+pub mod oracles;
