@@ -82,7 +82,10 @@ pub fn convert(plan: &Plan, job: &Job, target: Target) -> Result<Receipt> {
                 // An interrupted run fails in whatever it was doing; the signal is the reason.
                 let error = job.cancel.check(error.stage()).err().unwrap_or(error);
                 return Err(match delivery.abandon() {
-                    Some(left) => error.advise(left),
+                    Some(left) => {
+                        let first = error.advice().map(|advice| format!("{advice}; ")).unwrap_or_default();
+                        error.advise(format!("{first}{left}"))
+                    }
                     None => error,
                 });
             }

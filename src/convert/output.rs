@@ -102,7 +102,7 @@ impl Output<'_> {
         placer: &mut Placer<Bytes>,
         parts: &mut Parts<'_>,
     ) -> Result<()> {
-        let last = runs.last().map_or(0, |run| run.end);
+        let (first, last) = (runs.first().map_or(0, |run| run.start), runs.last().map_or(0, |run| run.end));
         let facts = self.engine.source.facts();
         let waits = facts.is_remote && facts.access == Access::Sequential;
         let mut reserve = waits.then(|| Reserve::new(self.map, &runs, self.source_rate, self.hold_back_max));
@@ -126,8 +126,9 @@ impl Output<'_> {
             parts.flush()?;
             if let Some(reserve) = &mut reserve {
                 let seen = ClusterIndex(chunk.first.0 + chunk.clusters);
-                if let Some(bytes) = reserve.at(seen) {
-                    parts.sink.hold_back(bytes);
+                // Zeros before the first data: nothing has been delivered, so nothing leaves yet.
+                if seen.0 > first {
+                    parts.sink.hold_back(reserve.at(seen));
                 }
             }
             Ok(())

@@ -1,5 +1,6 @@
 //! How much an upload must hold back so that it can be kept alive while a second, sequential read
-//! of the source crosses runs of zeros, from which nothing new comes.
+//! of the source crosses runs of zeros, from which nothing new comes, comes back to where it had to hang
+//! up, or is kept waiting by its service.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -15,12 +16,19 @@ const SLOWEST_DOWNLOAD: f64 = (2 << 20) as f64;
 const MARGIN: f64 = 4.0;
 /// Runs of zeros that take less time than this, in seconds, need no reserve.
 const SHORT_SECONDS: f64 = 1.0;
+/// A download may fall silent for so long, in seconds, before it counts as broken; that it does not begin
+/// is noticed sooner. Until then the upload has to live.
+const SILENT_SECONDS: u64 = 60;
 
 /// The reserve to hold at each point of the second read.
 #[derive(Debug)]
 pub(super) struct Reserve {
     /// For each long run of zeros, the cluster where it ends and what must be in hand before it.
     steps: VecDeque<(u64, u64)>,
+    /// Bytes that come in every second at the very least, zeros and skipped ones included.
+    slowest: f64,
+    cluster_bytes: u64,
+    max: u64,
 }
 
 impl Reserve {
@@ -44,15 +52,19 @@ impl Reserve {
                 steps.push_front((runs[index].start, need));
             }
         }
-        Self { steps }
+        Self { steps, slowest, cluster_bytes: map.cluster_size().bytes(), max }
     }
 
-    /// What to hold back now that everything before `seen` has been read; `None` if unchanged.
-    pub(super) fn at(&mut self, seen: ClusterIndex) -> Option<u64> {
+    /// What to hold back now that everything before `seen` has been read: enough for the zeros ahead, and
+    /// enough for the way back from byte 0 to here, should the source have to hang up.
+    pub(super) fn at(&mut self, seen: ClusterIndex) -> u64 {
         while self.steps.front().is_some_and(|(end, _)| *end <= seen.0) {
             self.steps.pop_front();
         }
-        Some(self.steps.front().map_or(0, |(_, need)| *need))
+        let ahead = self.steps.front().map_or(0, |(_, need)| *need);
+        let back = (seen.0 * self.cluster_bytes) as f64 / self.slowest;
+        let back = (back.ceil() as u64 + SILENT_SECONDS).saturating_mul(TRICKLE_BYTES_PER_SECOND);
+        ahead.max(back).min(self.max)
     }
 }
 
@@ -94,9 +106,11 @@ mod tests {
         let runs: Vec<_> = map.data_runs().collect();
         // At 1 GB/s, a quarter of it assumed: 240 s.
         let mut reserve = Reserve::new(&map, &runs, 1e9, u64::MAX);
-        let need = reserve.at(ClusterIndex(0)).unwrap();
+        let need = reserve.at(ClusterIndex(0));
         assert!((240..=243).contains(&(need / 2048)), "{need}");
-        assert_eq!(reserve.at(ClusterIndex(10 + zeros)), Some(0));
+        // Behind them the way back is as long as the way was.
+        let back = reserve.at(ClusterIndex(10 + zeros));
+        assert!((300..=303).contains(&(back / 2048)), "{back}");
     }
 
     #[test]
@@ -105,10 +119,18 @@ mod tests {
         let of = |stored_len| {
             let map = map(&[(0, 1), (zeros, 1), (zeros, 1)], stored_len);
             let runs: Vec<_> = map.data_runs().collect();
-            Reserve::new(&map, &runs, 0.0, u64::MAX).at(ClusterIndex(0)).unwrap() / 2048
+            Reserve::new(&map, &runs, 0.0, u64::MAX).at(ClusterIndex(0)) / 2048
         };
         // 10 GiB at 2 MiB/s take 5120 s; with 100 bytes in between, both must be in hand at once.
         assert_eq!(of(100), 5121 + 5120);
         assert_eq!(of(65536), 5121 + 5121 - 32);
+    }
+
+    #[test]
+    fn a_second_read_may_always_be_kept_waiting_for_a_while_but_never_costs_more_than_the_limit() {
+        let map = map(&[(0, 10)], 100);
+        let runs: Vec<_> = map.data_runs().collect();
+        assert_eq!(Reserve::new(&map, &runs, 1e9, u64::MAX).at(ClusterIndex(0)), 60 * 2048);
+        assert_eq!(Reserve::new(&map, &runs, 1e9, 1000).at(ClusterIndex(5)), 1000);
     }
 }

@@ -54,8 +54,8 @@ impl GlanceSink {
         Self { cloud, id: created.id.clone(), store, facts, queue_bytes, likely, on_cancel, keep: false }
     }
 
-    /// One PUT. `Ok(Some)` is the hash of what Glance took; `Ok(None)` that it must be sent again.
-    fn attempt(&self, len: u64, produce: Produce<'_>) -> Result<Option<(Digest, Image)>> {
+    /// One PUT. An error inside is the reason why it must be sent again.
+    fn attempt(&self, len: u64, produce: Produce<'_>) -> Result<Result<(Digest, Image)>> {
         let queue = Queue::new(self.queue_bytes);
         let breaker = queue.clone();
         let _registration = (self.on_cancel)(Box::new(move || breaker.end(End::Broken)));
@@ -69,14 +69,14 @@ impl GlanceSink {
             // The engine failed for a reason of its own; the upload broke because of that.
             (Err(error), _) if !is_hang_up(&error) => Err(error),
             (_, Upload::Refused(error)) => Err(error),
-            (Ok(()), Upload::Done) => Ok(Some((digest, self.settled()?.ok_or_else(|| self.lost_again())?))),
+            (Ok(()), Upload::Done) => Ok(Ok((digest, self.settled()?.ok_or_else(|| self.lost_again())?))),
             (Err(error), Upload::Done) => Err(error),
             (produced, Upload::Lost(error)) => {
                 tracing::warn!("{error}; asking Glance what became of it");
                 match self.settled()? {
-                    Some(image) if produced.is_ok() => Ok(Some((digest, image))),
+                    Some(image) if produced.is_ok() => Ok(Ok((digest, image))),
                     Some(_) => Err(error),
-                    None => Ok(None),
+                    None => Ok(Err(error)),
                 }
             }
         }
@@ -172,16 +172,24 @@ impl Delivery for GlanceSink {
     }
 
     fn deliver(&mut self, len: u64, produce: Produce<'_>) -> Result<Delivered> {
-        for retries in 0..TRIES {
-            if let Some((sent, image)) = self.attempt(len, produce)? {
-                let (verified, unverified) = self.verify(len, sent, &image, produce)?;
-                self.keep = true;
-                return Ok(Delivered { bytes: len, retries, verified, unverified });
+        let mut retries = 0;
+        loop {
+            let reason = match self.attempt(len, produce)? {
+                Ok((sent, image)) => {
+                    let (verified, unverified) = self.verify(len, sent, &image, produce)?;
+                    self.keep = true;
+                    return Ok(Delivered { bytes: len, retries, verified, unverified });
+                }
+                Err(reason) => reason,
+            };
+            retries += 1;
+            if retries == TRIES {
+                let what = format!("upload {}: it broke off {TRIES} times", self.facts.name);
+                let error = Error::new(Stage::Sink, Kind::Network, what).because(reason);
+                return Err(error.advise("run this again when the network is better"));
             }
-            std::thread::sleep(Duration::from_secs(1 << retries));
+            std::thread::sleep(Duration::from_secs(1 << (retries - 1)));
         }
-        let what = format!("upload {}: it broke off {TRIES} times", self.facts.name);
-        Err(Error::new(Stage::Sink, Kind::Network, what).advise("run this again when the network is better"))
     }
 
     fn abandon(&mut self) -> Option<String> {

@@ -90,10 +90,11 @@ impl Queue {
         self.state().end == Some(End::Broken)
     }
 
-    /// Whether a source that had to hang up may come back.
+    /// Whether a source that had to hang up may come back: a little before only the reserve is left, so
+    /// that the upload has work while the source is on its way.
     pub(super) fn has_room(&self) -> bool {
         let state = self.state();
-        state.end.is_some() || state.bytes <= state.hold_back.max(self.0.capacity / 4)
+        state.end.is_some() || state.bytes <= state.hold_back + self.0.capacity / 4
     }
 
     /// Waits until there is something to send beyond the reserve, or the end.

@@ -88,6 +88,9 @@ impl GlanceSource {
             let mut hung_up = false;
             while !hung_up && done < end {
                 let Some(frame) = body.next().await? else { break };
+                if at + frame.len() as u64 > self.size {
+                    return Err(self.wrong_length(at + frame.len() as u64));
+                }
                 outlet.count_read(frame.len() as u64);
                 let begin = at;
                 if done == 0 {
@@ -115,6 +118,12 @@ impl GlanceSource {
             if done < end && !hung_up {
                 return Err(self.wrong_length(done));
             }
+            // Where the service did not announce a length, only the end of the body tells it.
+            if done == self.size
+                && let Some(more) = body.next().await?
+            {
+                return Err(self.wrong_length(done + more.len() as u64));
+            }
             if hung_up && done < end {
                 tracing::info!("{}: closed the download at {done} to let the upload catch up", self.facts.name);
                 wait_for_room(outlet).await?;
@@ -131,23 +140,7 @@ impl GlanceSource {
     }
 
     async fn open(&self, outlet: &Outlet) -> Result<Body> {
-        let download = self.cloud.download(&self.image.id, None);
-        let answer = match outlet.resume() {
-            None => download.await?,
-            Some(_) => tokio::time::timeout(BEGIN_WHILE_UPLOADING, download).await.map_err(|_| {
-                Error::new(
-                    Stage::Source,
-                    Kind::Network,
-                    format!(
-                        "download {} while the upload is open: no answer for {} s; the service seems to serve one request at a time",
-                        self.facts.name,
-                        BEGIN_WHILE_UPLOADING.as_secs()
-                    ),
-                )
-                .advise("give a larger --spool-disk or --memory, so that no second download is needed")
-            })??,
-        };
-        match answer {
+        match begin(&self.cloud, &self.image.id, None, outlet.resume().is_some()).await? {
             Download::Whole(body) if body.announced().is_none_or(|len| len == self.size) => Ok(body),
             Download::Whole(body) => Err(self.wrong_length(body.announced().unwrap_or(0))),
             Download::Part(_) | Download::NoRange | Download::NoData => Err(Error::new(
@@ -167,7 +160,8 @@ impl GlanceSource {
 
     /// A moving window of stripes: as many under way as there are connections, handed on in order.
     async fn read_stripes(&self, wanted: &Wanted, outlet: &mut Outlet) -> Result<()> {
-        let connections = if outlet.resume().is_some() { self.connections_while_uploading } else { self.connections };
+        let uploading = outlet.resume().is_some();
+        let connections = if uploading { self.connections_while_uploading } else { self.connections };
         let mut stripes = self.stripes(wanted, outlet.cluster_size().bits());
         let mut window: VecDeque<(u64, JoinHandle<Result<Stripe>>)> = VecDeque::new();
         loop {
@@ -179,7 +173,7 @@ impl GlanceSource {
                 for _ in 0..(stripe.end - stripe.start).div_ceil(CHUNK_BYTES as u64) {
                     buffers.push(outlet.pool().take_async().await.ok_or(Stopped)?);
                 }
-                let fetch = fetch(self.cloud.clone(), self.image.id.clone(), stripe.clone(), buffers);
+                let fetch = fetch(self.cloud.clone(), self.image.id.clone(), stripe.clone(), buffers, uploading);
                 window.push_back((stripe.start, tokio::spawn(fetch)));
             }
             let Some((start, stripe)) = window.pop_front() else { return Ok(()) };
@@ -261,14 +255,41 @@ async fn wait_for_room(outlet: &Outlet) -> Result<(), Stopped> {
     Ok(())
 }
 
+/// Begins a download. While an upload is open the service may have nobody left to serve it, and both would
+/// wait for each other: that is noticed here.
+async fn begin(cloud: &Cloud, id: &str, range: Option<Range<u64>>, uploading: bool) -> Result<Download> {
+    const ADVICE: &str = "give a larger --spool-disk or --memory, so that no second download is needed";
+    let download = cloud.download(id, range);
+    if !uploading {
+        return download.await;
+    }
+    match tokio::time::timeout(BEGIN_WHILE_UPLOADING, download).await {
+        Ok(Err(error)) if error.is_retryable() => Err(error.advise(ADVICE)),
+        Ok(answer) => answer,
+        Err(_) => {
+            let what = format!(
+                "download image {id} while the upload is open: no answer for {} s; the service seems to serve one request at a time",
+                BEGIN_WHILE_UPLOADING.as_secs()
+            );
+            Err(Error::new(Stage::Source, Kind::Network, what).advise(ADVICE))
+        }
+    }
+}
+
 /// Reads one stripe into its buffers; a broken connection goes on where it broke.
-async fn fetch(cloud: Cloud, id: String, stripe: Range<u64>, buffers: Vec<Buffer>) -> Result<Stripe> {
+async fn fetch(
+    cloud: Cloud,
+    id: String,
+    stripe: Range<u64>,
+    buffers: Vec<Buffer>,
+    uploading: bool,
+) -> Result<Stripe> {
     let mut filling = Filling { buffers, filled: 0 };
     let total = stripe.end - stripe.start;
     let mut tries = 0;
     while (filling.filled as u64) < total {
         let from = stripe.start + filling.filled as u64;
-        let Err(error) = fetch_part(&cloud, &id, from..stripe.end, &mut filling).await else { continue };
+        let Err(error) = fetch_part(&cloud, &id, from..stripe.end, &mut filling, uploading).await else { continue };
         tries += 1;
         if !error.is_retryable() || tries >= STRIPE_TRIES {
             return Err(error);
@@ -286,8 +307,8 @@ struct Filling {
     filled: usize,
 }
 
-async fn fetch_part(cloud: &Cloud, id: &str, range: Range<u64>, filling: &mut Filling) -> Result<()> {
-    let Download::Part(mut body) = cloud.download(id, Some(range.clone())).await? else {
+async fn fetch_part(cloud: &Cloud, id: &str, range: Range<u64>, filling: &mut Filling, uploading: bool) -> Result<()> {
+    let Download::Part(mut body) = begin(cloud, id, Some(range.clone()), uploading).await? else {
         let what = format!("bytes {} to {} of image {id} were not served as asked, though a probe was", range.start, range.end - 1);
         return Err(Error::new(Stage::Source, Kind::Network, what)
             .advise("run this again; the endpoints behind the service seem to differ"));
