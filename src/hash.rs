@@ -109,9 +109,12 @@ mod tests {
 
     #[test]
     fn known_answers() {
-        for (name, prefix) in
-            [("md5", "900150983cd2"), ("sha256", "ba7816bf8f01"), ("sha384", "cb00753f45a3"), ("sha512", "ddaf35a19361")]
-        {
+        for (name, prefix) in [
+            ("md5", "900150983cd2"),
+            ("sha256", "ba7816bf8f01"),
+            ("sha384", "cb00753f45a3"),
+            ("sha512", "ddaf35a19361"),
+        ] {
             let algorithm = Algorithm::from_name(name).unwrap();
             let mut hasher = Hasher::new(algorithm);
             hasher.update(b"a");

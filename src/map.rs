@@ -32,7 +32,13 @@ impl ImageMap {
     /// An empty map; `clusters_hint` is the expected number of guest clusters (0 if unknown).
     pub fn new(cluster_size: ClusterSize, clusters_hint: u64) -> Self {
         let words = usize::try_from(clusters_hint.div_ceil(64)).unwrap_or(0);
-        Self { cluster_size, clusters: 0, data_bits: Vec::with_capacity(words), entries: Vec::new(), data_clusters: 0 }
+        Self {
+            cluster_size,
+            clusters: 0,
+            data_bits: Vec::with_capacity(words),
+            entries: Vec::new(),
+            data_clusters: 0,
+        }
     }
 
     /// Bytes that a map of this many clusters can cost, every one of them data.

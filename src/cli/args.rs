@@ -225,7 +225,8 @@ fn spool_disk(text: &str) -> Result<SpoolDiskArg, String> {
 
 fn cluster_size(text: &str) -> Result<ClusterSize, String> {
     let bytes = parse_size(text)?;
-    ClusterSize::from_bytes(bytes).ok_or_else(|| format!("{bytes} bytes are not a power of two from 512 to 2M"))
+    ClusterSize::from_bytes(bytes)
+        .ok_or_else(|| format!("{bytes} bytes are not a power of two from 512 to 2M"))
 }
 
 #[cfg(feature = "openstack")]

@@ -115,7 +115,9 @@ pub fn carry_out(
     let counters = Arc::new(Counters::default());
     outcome.counters = Some(Arc::clone(&counters));
     let sink = match target {
-        TargetWords::Stdout => Target::Delivery(Box::new(StreamSink::new("standard output", stdout(cancel)?))),
+        TargetWords::Stdout => {
+            Target::Delivery(Box::new(StreamSink::new("standard output", stdout(cancel)?)))
+        }
         TargetWords::File(path) => Target::File(Box::new(FileSink::create(path, options.force)?)),
         #[cfg(feature = "openstack")]
         TargetWords::Glance(name) => {
@@ -170,7 +172,8 @@ fn say(line: &str) -> Result<()> {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
     writeln!(out, "{line}").and_then(|()| out.flush()).map_err(|error| {
-        let kind = if error.kind() == std::io::ErrorKind::BrokenPipe { Kind::ClosedPipe } else { Kind::Local };
+        let kind =
+            if error.kind() == std::io::ErrorKind::BrokenPipe { Kind::ClosedPipe } else { Kind::Local };
         Error::new(Stage::Sink, kind, "write to standard output").because(error)
     })
 }
@@ -212,14 +215,20 @@ fn format(options: &ConvertArgs) -> Result<(Geometry, Compression)> {
         CompatName::V0_10 => Compat::V0_10,
     };
     if compat == Compat::V0_10 && options.compression == CompressionName::Zstd {
-        return Err(usage("--compat 0.10 cannot hold zstd clusters".into()).advise("use --compression zlib, or --compat 1.1"));
+        return Err(usage("--compat 0.10 cannot hold zstd clusters".into())
+            .advise("use --compression zlib, or --compat 1.1"));
     }
-    Ok((Geometry { compat, compression: compression.header_type(), cluster_size: options.cluster_size }, compression))
+    Ok((
+        Geometry { compat, compression: compression.header_type(), cluster_size: options.cluster_size },
+        compression,
+    ))
 }
 
 fn target_words(words: &str) -> Result<TargetWords<'_>> {
     match words.strip_prefix("glance:") {
-        Some("") => Err(Error::new(Stage::Sink, Kind::Usage, "`glance:` names no image").advise("write glance:NAME")),
+        Some("") => {
+            Err(Error::new(Stage::Sink, Kind::Usage, "`glance:` names no image").advise("write glance:NAME"))
+        }
         Some(name) => Ok(TargetWords::Glance(name)),
         None if words == "-" => Ok(TargetWords::Stdout),
         None => Ok(TargetWords::File(Path::new(words))),
@@ -270,7 +279,11 @@ fn open_source(options: &ConvertArgs, #[cfg(feature = "openstack")] clouds: &mut
 impl Opened {
     /// A source in Glance.
     #[cfg(feature = "openstack")]
-    pub fn image(source: Arc<dyn Source>, digest: Result<Digest, String>, image: snapcow::openstack::Image) -> Self {
+    pub fn image(
+        source: Arc<dyn Source>,
+        digest: Result<Digest, String>,
+        image: snapcow::openstack::Image,
+    ) -> Self {
         Self { source, digest, identity: None, image: Some(image) }
     }
 }
@@ -312,5 +325,6 @@ fn notes(options: &ConvertArgs, target: &TargetWords<'_>, opened: &Opened) -> Ve
 
 #[cfg(not(feature = "openstack"))]
 fn no_openstack() -> Error {
-    Error::new(Stage::Plan, Kind::Usage, "this build cannot speak to Glance").advise("build it with --features openstack")
+    Error::new(Stage::Plan, Kind::Usage, "this build cannot speak to Glance")
+        .advise("build it with --features openstack")
 }

@@ -36,11 +36,16 @@ pub fn run(options: &DemoArgs, quiet: bool, cancel: &Cancel) -> Result<()> {
         hash: SeedHash::Known(hashes),
         data: disk.clone(),
     });
-    say(format!("a Glance of its own listens on {}; ranges {}", glance.endpoint(), if options.ranges { "work" } else { "do not work" }));
+    say(format!(
+        "a Glance of its own listens on {}; ranges {}",
+        glance.endpoint(),
+        if options.ranges { "work" } else { "do not work" }
+    ));
 
     let words = ["snapcow", "convert", "glance:demo-snapshot", "glance:demo-compact"];
     say(format!("$ {}", words.join(" ")));
-    let parsed = Args::try_parse_from(words).map_err(|error| Error::new(Stage::Plan, Kind::Other, error.to_string()))?;
+    let parsed = Args::try_parse_from(words)
+        .map_err(|error| Error::new(Stage::Plan, Kind::Other, error.to_string()))?;
     let Command::Convert(conversion) = parsed.command else {
         return Err(Error::new(Stage::Plan, Kind::Other, "the demo's own words were misunderstood"));
     };
@@ -51,7 +56,9 @@ pub fn run(options: &DemoArgs, quiet: bool, cancel: &Cancel) -> Result<()> {
     convert::carry_out(&conversion, quiet, cancel, &mut clouds, &mut outcome)?;
 
     let made = outcome.image_id.as_deref().and_then(|id| glance.data(id));
-    let made = made.ok_or_else(|| Error::new(Stage::Sink, Kind::Target, "the demo's Glance does not have the new image"))?;
+    let made = made.ok_or_else(|| {
+        Error::new(Stage::Sink, Kind::Target, "the demo's Glance does not have the new image")
+    })?;
     let proof = prove_equal(&*disk, made)?;
     say(format!(
         "proved by an independent reader: all {} of the disk read the same from {} of qcow2",

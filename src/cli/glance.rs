@@ -57,7 +57,11 @@ impl Clouds {
         });
         match result {
             Some(result) => result,
-            None => Err(self.cancel.check(stage).err().unwrap_or_else(|| Error::new(stage, Kind::Other, "stopped"))),
+            None => Err(self
+                .cancel
+                .check(stage)
+                .err()
+                .unwrap_or_else(|| Error::new(stage, Kind::Other, "stopped"))),
         }
     }
 
@@ -90,7 +94,11 @@ impl Clouds {
         }
         let same = self.wait(Stage::Sink, cloud.images_named_in_project(name))?;
         let Some(first) = same.first() else { return Ok(()) };
-        let refusal = Error::new(Stage::Sink, Kind::Target, format!("the project has an image of that name already: {}", list(&same)));
+        let refusal = Error::new(
+            Stage::Sink,
+            Kind::Target,
+            format!("the project has an image of that name already: {}", list(&same)),
+        );
         Err(if first.status == "queued" && first.size.unwrap_or(0) == 0 {
             refusal.advise(format!(
                 "it is empty, perhaps left by an interrupted run: openstack image delete {}, or give --allow-duplicate",
@@ -102,7 +110,13 @@ impl Clouds {
     }
 
     /// Creates the record of the target before a byte has moved.
-    pub fn create_target(&mut self, name: &str, options: &ConvertArgs, opened: &Opened, plan: &Plan) -> Result<CreatedTarget> {
+    pub fn create_target(
+        &mut self,
+        name: &str,
+        options: &ConvertArgs,
+        opened: &Opened,
+        plan: &Plan,
+    ) -> Result<CreatedTarget> {
         self.check_target_name(name, options)?;
         let cloud = self.target_cloud()?;
         let new = new_image(name, options, opened.image.as_ref(), plan);
@@ -110,17 +124,23 @@ impl Clouds {
         let created = created.map_err(|error| match error.kind() {
             Kind::Interrupted(_) => {
                 // The answer may be lost, the record not.
-                let deleted = Clouds::new(CloudArgs::default(), Cancel::new()).wait(Stage::Sink, cloud.delete(&new.id));
+                let deleted =
+                    Clouds::new(CloudArgs::default(), Cancel::new()).wait(Stage::Sink, cloud.delete(&new.id));
                 deleted.err().map_or(error, |left| Error::new(Stage::Sink, Kind::Other, left.to_string()))
             }
             _ => error,
         })?;
         let mut notes = Vec::new();
         if !created.dropped_properties.is_empty() {
-            notes.push(format!("Glance does not let you set these properties, left out: {}", created.dropped_properties.join(", ")));
+            notes.push(format!(
+                "Glance does not let you set these properties, left out: {}",
+                created.dropped_properties.join(", ")
+            ));
         }
         if opened.image.is_some() {
-            notes.push("members of the source image are not taken over; share the new one again if need be".into());
+            notes.push(
+                "members of the source image are not taken over; share the new one again if need be".into(),
+            );
         }
         let cancel = self.cancel.clone();
         let sink = GlanceSink::new(
@@ -131,7 +151,12 @@ impl Clouds {
             opened.image.as_ref().and_then(known_digest).map_or(Algorithm::Sha512, |digest| digest.algorithm),
             Box::new(move |wake| Box::new(cancel.on_trigger(wake))),
         );
-        Ok(CreatedTarget { id: new.id, sink: Box::new(sink), dropped_properties: created.dropped_properties, notes })
+        Ok(CreatedTarget {
+            id: new.id,
+            sink: Box::new(sink),
+            dropped_properties: created.dropped_properties,
+            notes,
+        })
     }
 
     /// Says how large a root disk must be, where that was not known when the record was made.
@@ -139,7 +164,9 @@ impl Clouds {
         if plan.facts.source.len.is_some() {
             return;
         }
-        let set = self.target_cloud().and_then(|cloud| self.wait(Stage::Sink, cloud.raise_min_disk(id, gib(virtual_size))));
+        let set = self
+            .target_cloud()
+            .and_then(|cloud| self.wait(Stage::Sink, cloud.raise_min_disk(id, gib(virtual_size))));
         if let Err(error) = set {
             tracing::warn!("{error}; set it with: openstack image set --min-disk {} {id}", gib(virtual_size));
         }
@@ -152,7 +179,8 @@ pub fn open_source(name: &str, options: &ConvertArgs, clouds: &mut Clouds) -> Re
     let cloud = clouds.cloud(options.cloud.source_cloud.clone(), Stage::Source)?;
     let mut found = clouds.wait(Stage::Source, cloud.find_images(name))?;
     if found.len() > 1 {
-        return Err(refuse(format!("`{name}` names {} images: {}", found.len(), list(&found))).advise("write glance: and the ID of one of them"));
+        return Err(refuse(format!("`{name}` names {} images: {}", found.len(), list(&found)))
+            .advise("write glance: and the ID of one of them"));
     }
     let Some(image) = found.pop() else {
         return Err(refuse(format!("no image in {} has the name or ID `{name}`", cloud.label()))
@@ -198,7 +226,8 @@ fn gib(bytes: u64) -> u64 {
 }
 
 fn list(images: &[Image]) -> String {
-    let shown: Vec<_> = images.iter().take(20).map(|image| format!("{} ({})", image.id, image.status)).collect();
+    let shown: Vec<_> =
+        images.iter().take(20).map(|image| format!("{} ({})", image.id, image.status)).collect();
     let more = if images.len() > 20 { ", …" } else { "" };
     format!("{}{more}", shown.join(", "))
 }

@@ -67,7 +67,9 @@ fn start_log(verbose: u8, quiet: bool) {
         (false, 1) => "warn,snapcow=info",
         (false, 2) => "warn,snapcow=debug",
         // Never other crates' own logs of requests: they may hold tokens.
-        (false, _) => "info,snapcow=trace,openstack_sdk=off,openstack_sdk_core=off,reqwest=info,hyper=info,hyper_util=info",
+        (false, _) => {
+            "info,snapcow=trace,openstack_sdk=off,openstack_sdk_core=off,reqwest=info,hyper=info,hyper_util=info"
+        }
     };
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(level))

@@ -27,9 +27,15 @@ impl Progress {
         };
         let flag = Arc::clone(&done);
         let thread = if bar {
-            std::thread::Builder::new().name("progress".into()).spawn(move || show_bar(&flag, &counters, len)).ok()
+            std::thread::Builder::new()
+                .name("progress".into())
+                .spawn(move || show_bar(&flag, &counters, len))
+                .ok()
         } else if mode == ProgressMode::Json {
-            std::thread::Builder::new().name("progress".into()).spawn(move || show_json(&flag, &counters, len)).ok()
+            std::thread::Builder::new()
+                .name("progress".into())
+                .spawn(move || show_json(&flag, &counters, len))
+                .ok()
         } else {
             None
         };
@@ -87,7 +93,9 @@ fn position(counters: &Counters, phase: Phase, len: Option<u64>) -> (u64, u64) {
             let guest = Counters::get(&counters.guest_bytes);
             (len.map_or(guest, |len| guest.min(len)), len.unwrap_or(guest))
         }
-        Phase::Deliver | Phase::Settle => (Counters::get(&counters.sink_bytes), Counters::get(&counters.image_bytes)),
+        Phase::Deliver | Phase::Settle => {
+            (Counters::get(&counters.sink_bytes), Counters::get(&counters.image_bytes))
+        }
     }
 }
 

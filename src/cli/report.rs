@@ -27,8 +27,9 @@ pub struct Outcome {
 pub fn write(path: &Path, options: &ConvertArgs, outcome: &Outcome, failure: Option<&Error>) -> Result<()> {
     let report = report(options, outcome, failure);
     let text = format!("{report:#}\n");
-    std::fs::write(path, text)
-        .map_err(|error| Error::new(Stage::Sink, Kind::Local, format!("write the report `{}`", path.display())).because(error))
+    std::fs::write(path, text).map_err(|error| {
+        Error::new(Stage::Sink, Kind::Local, format!("write the report `{}`", path.display())).because(error)
+    })
 }
 
 fn report(options: &ConvertArgs, outcome: &Outcome, failure: Option<&Error>) -> Value {
@@ -105,7 +106,8 @@ fn stages(counters: &Counters) -> Value {
 }
 
 fn receipt_json(receipt: &Receipt) -> Value {
-    let digest = |digest: &snapcow::hash::Digest| json!({"algorithm": digest.algorithm.name(), "value": digest.hex});
+    let digest =
+        |digest: &snapcow::hash::Digest| json!({"algorithm": digest.algorithm.name(), "value": digest.hex});
     let (source_digest, source_unverified) = match &receipt.source_check {
         SourceCheck::Verified(found) => (digest(found), Value::Null),
         SourceCheck::NotVerified(reason) => (Value::Null, json!(reason)),

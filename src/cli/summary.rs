@@ -32,12 +32,16 @@ pub fn receipt(receipt: &Receipt, outcome: &Outcome) -> String {
         receipt.wall.as_secs_f64()
     ));
     line(match &receipt.source_check {
-        SourceCheck::Verified(digest) => format!("source verified: its {} is the one that the service keeps", digest.algorithm.name()),
+        SourceCheck::Verified(digest) => {
+            format!("source verified: its {} is the one that the service keeps", digest.algorithm.name())
+        }
         SourceCheck::NotVerified(reason) => format!("source not verified: {reason}"),
     });
     if let Some(delivered) = &receipt.delivered {
         match (&delivered.verified, &delivered.unverified) {
-            (Some(digest), _) => line(format!("target verified: its {} is that of the bytes sent", digest.algorithm.name())),
+            (Some(digest), _) => {
+                line(format!("target verified: its {} is that of the bytes sent", digest.algorithm.name()))
+            }
             (None, Some(reason)) => line(format!("target not verified: {reason}")),
             (None, None) => {}
         }
@@ -45,11 +49,11 @@ pub fn receipt(receipt: &Receipt, outcome: &Outcome) -> String {
     if receipt.route == Some(RouteTaken::Reread)
         && let (Some(memory), Some(disk)) = (receipt.memory_to_save_reread, receipt.disk_to_save_reread)
     {
-            line(format!(
-                "the spool was too small and the source was read again in part; --spool-disk {}MiB or --memory {}MiB would have saved that",
-                disk.div_ceil(1 << 20),
-                memory.div_ceil(1 << 20)
-            ));
+        line(format!(
+            "the spool was too small and the source was read again in part; --spool-disk {}MiB or --memory {}MiB would have saved that",
+            disk.div_ceil(1 << 20),
+            memory.div_ceil(1 << 20)
+        ));
     }
     if !outcome.dropped_properties.is_empty() {
         line(format!("properties that Glance did not accept: {}", outcome.dropped_properties.join(", ")));

@@ -118,7 +118,12 @@ fn direct(engine: &Engine, job: &Job, mut file: FileSink, receipt: &mut Receipt)
     Ok(())
 }
 
-fn put(file: &mut FileSink, counters: &Counters, offset: crate::units::HostOffset, bytes: &[u8]) -> Result<()> {
+fn put(
+    file: &mut FileSink,
+    counters: &Counters,
+    offset: crate::units::HostOffset,
+    bytes: &[u8],
+) -> Result<()> {
     let begin = Instant::now();
     Counters::add(&counters.sink_bytes, bytes.len() as u64);
     let result = file.put_at(offset, bytes);
@@ -127,7 +132,13 @@ fn put(file: &mut FileSink, counters: &Counters, offset: crate::units::HostOffse
 }
 
 /// One pass into the spool, then the image out of it; what the spool let go is read again.
-fn spooled(engine: &Engine, plan: &Plan, job: &Job, delivery: &mut dyn Delivery, receipt: &mut Receipt) -> Result<()> {
+fn spooled(
+    engine: &Engine,
+    plan: &Plan,
+    job: &Job,
+    delivery: &mut dyn Delivery,
+    receipt: &mut Receipt,
+) -> Result<()> {
     let may_drop = !matches!(plan.route, Route::Spool(crate::plan::Overflow::Stop));
     let limits = Limits {
         memory_bytes: plan.budget.spool_memory_bytes,

@@ -90,7 +90,11 @@ impl Output<'_> {
             Some((next, entry)) if next == cluster && entry.stored_len as usize == len => {
                 Ok(Form::of(entry.stored_len, self.map.cluster_size()))
             }
-            _ => Err(Error::new(Stage::Spool, Kind::Other, format!("cluster {} does not come where the map has it", cluster.0))),
+            _ => Err(Error::new(
+                Stage::Spool,
+                Kind::Other,
+                format!("cluster {} does not come where the map has it", cluster.0),
+            )),
         }
     }
 
@@ -106,7 +110,11 @@ impl Output<'_> {
         let facts = self.engine.source.facts();
         let waits = facts.is_remote && facts.access == Access::Sequential;
         let mut reserve = waits.then(|| Reserve::new(self.map, &runs, self.source_rate, self.hold_back_max));
-        let order = Order { wanted: Wanted::Runs(Arc::new(runs)), hash: None, resume: room.filter(|_| facts.is_remote) };
+        let order = Order {
+            wanted: Wanted::Runs(Arc::new(runs)),
+            hash: None,
+            resume: room.filter(|_| facts.is_remote),
+        };
         let cs = self.map.cluster_size();
         self.engine.run(order, &mut |chunk| {
             Counters::add(&self.engine.counters.reread_bytes, chunk.clusters * cs.bytes());
@@ -153,7 +161,8 @@ impl Output<'_> {
         let offset = self.map.cluster_size().start_of(cluster).0;
         let name = &self.engine.source.facts().name;
         let what = format!("{name} changed between the passes, at or behind guest offset {offset}");
-        Error::new(Stage::Source, Kind::SourceChanged, what).advise("make sure that nobody writes to it, and run this again")
+        Error::new(Stage::Source, Kind::SourceChanged, what)
+            .advise("make sure that nobody writes to it, and run this again")
     }
 }
 

@@ -75,7 +75,11 @@ impl Engine {
     }
 
     /// Runs one pass and hands every chunk, encoded and in order, to `consume`.
-    pub(super) fn run(&self, order: Order, consume: &mut dyn FnMut(&EncodedChunk) -> Result<()>) -> Result<Pass> {
+    pub(super) fn run(
+        &self,
+        order: Order,
+        consume: &mut dyn FnMut(&EncodedChunk) -> Result<()>,
+    ) -> Result<Pass> {
         let read: Chunks = bounded(2);
         let work: Chunks = if order.hash.is_some() { bounded(2) } else { read.clone() };
         let (done, encoded) = bounded::<Encoded>(self.threads);
@@ -88,7 +92,10 @@ impl Engine {
         };
         let guard = self.cancel.on_trigger(stop.clone());
 
-        let hashing = order.hash.map(|algorithm| self.spawn_hash(algorithm, read.1.clone(), work.0.clone())).transpose()?;
+        let hashing = order
+            .hash
+            .map(|algorithm| self.spawn_hash(algorithm, read.1.clone(), work.0.clone()))
+            .transpose()?;
         for index in 0..self.threads {
             self.spawn_encoder(index, work.1.clone(), done.clone())?;
         }
@@ -112,7 +119,11 @@ impl Engine {
         Ok(Pass { len, digest })
     }
 
-    fn collect(&self, encoded: &Receiver<Encoded>, consume: &mut dyn FnMut(&EncodedChunk) -> Result<()>) -> Result<()> {
+    fn collect(
+        &self,
+        encoded: &Receiver<Encoded>,
+        consume: &mut dyn FnMut(&EncodedChunk) -> Result<()>,
+    ) -> Result<()> {
         let mut early: BTreeMap<u64, EncodedChunk> = BTreeMap::new();
         let mut next = 0;
         while let Ok(chunk) = encoded.recv_blocking() {
@@ -127,15 +138,26 @@ impl Engine {
         Ok(())
     }
 
-    fn spawn_source(&self, wanted: Wanted, resume: Option<Room>, chunks: Sender<Chunk>) -> Result<JoinHandle<Result<u64>>> {
+    fn spawn_source(
+        &self,
+        wanted: Wanted,
+        resume: Option<Room>,
+        chunks: Sender<Chunk>,
+    ) -> Result<JoinHandle<Result<u64>>> {
         let source = Arc::clone(&self.source);
         let read_bytes = Arc::clone(&self.counters.source_bytes);
-        let mut outlet = Outlet::new(chunks, self.bytes.clone(), self.rooms.clone(), self.cluster_size, read_bytes)
-            .may_hang_up(resume);
+        let mut outlet =
+            Outlet::new(chunks, self.bytes.clone(), self.rooms.clone(), self.cluster_size, read_bytes)
+                .may_hang_up(resume);
         spawn("source", move || source.read(&wanted, &mut outlet))
     }
 
-    fn spawn_hash(&self, algorithm: Algorithm, from: Receiver<Chunk>, to: Sender<Chunk>) -> Result<JoinHandle<Digest>> {
+    fn spawn_hash(
+        &self,
+        algorithm: Algorithm,
+        from: Receiver<Chunk>,
+        to: Sender<Chunk>,
+    ) -> Result<JoinHandle<Digest>> {
         let counters = Arc::clone(&self.counters);
         let cluster_bytes = self.cluster_size.bytes();
         spawn("hash", move || {
@@ -221,10 +243,9 @@ fn hash_zeros(hasher: &mut Hasher, mut count: u64) {
 }
 
 fn spawn<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>> {
-    std::thread::Builder::new()
-        .name(name.into())
-        .spawn(run)
-        .map_err(|error| Error::new(Stage::Plan, Kind::Local, format!("start the thread `{name}`")).because(error))
+    std::thread::Builder::new().name(name.into()).spawn(run).map_err(|error| {
+        Error::new(Stage::Plan, Kind::Local, format!("start the thread `{name}`")).because(error)
+    })
 }
 
 fn panicked(what: &str) -> Error {

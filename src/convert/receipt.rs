@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use super::Job;
 use super::counters::{Counters, Timed};
 use super::pipeline::Pass;
-use super::Job;
 use crate::error::{Error, Kind, Result, Stage};
 use crate::hash::Digest;
 use crate::map::ImageMap;
@@ -99,7 +99,11 @@ impl Receipt {
         self.clusters = map.clusters();
         self.data_clusters = map.data_clusters();
         if map.clusters() != map.cluster_size().clusters_for(pass.len) {
-            let what = format!("{} of {} clusters arrived", map.clusters(), map.cluster_size().clusters_for(pass.len));
+            let what = format!(
+                "{} of {} clusters arrived",
+                map.clusters(),
+                map.cluster_size().clusters_for(pass.len)
+            );
             return Err(Error::new(Stage::Source, Kind::Other, what).advise("please report this"));
         }
         self.source_check = match (&job.source_digest, &pass.digest) {
@@ -126,7 +130,8 @@ impl Receipt {
             // One block more than the clusters took: the next one is opened before the last is full.
             let needed = (stats.blocks + 1) * Spool::block_bytes(plan.facts.wishes.cluster_size) as u64;
             let budget = &plan.budget;
-            self.memory_to_save_reread = Some(budget.memory_bytes + needed.saturating_sub(budget.spool_memory_bytes));
+            self.memory_to_save_reread =
+                Some(budget.memory_bytes + needed.saturating_sub(budget.spool_memory_bytes));
             self.disk_to_save_reread = Some(needed.saturating_sub(budget.spool_memory_bytes / 2));
         }
         self.spool = Some(stats);

@@ -119,7 +119,9 @@ impl Cloud {
         let url = self.url(["images", id]);
         let body = json!([{"op": "replace", "path": "/min_disk", "value": gib}]).to_string();
         let answer = self
-            .ask(&what, |client| client.patch(url.clone()).header("Content-Type", PATCH_TYPE).body(body.clone()))
+            .ask(&what, |client| {
+                client.patch(url.clone()).header("Content-Type", PATCH_TYPE).body(body.clone())
+            })
             .await?;
         if answer.status.is_success() { Ok(()) } else { Err(self.refuse(&answer, &what)) }
     }

@@ -151,7 +151,9 @@ pub fn check_virtual_size(virtual_size: u64, cluster_size: ClusterSize) -> Resul
 fn with_larger_clusters(what: String, from: ClusterSize, fits: impl Fn(ClusterSize) -> bool) -> Error {
     let error = Error::new(Stage::Place, Kind::Usage, what);
     match smallest_fitting(from, fits) {
-        Some(cs) if cs.bytes() < 1 << 20 => error.advise(format!("use --cluster-size {}k or more", cs.bytes() >> 10)),
+        Some(cs) if cs.bytes() < 1 << 20 => {
+            error.advise(format!("use --cluster-size {}k or more", cs.bytes() >> 10))
+        }
         Some(cs) => error.advise(format!("use --cluster-size {}M or more", cs.bytes() >> 20)),
         None => error.advise("no cluster size of qcow2 serves"),
     }
@@ -172,7 +174,9 @@ fn packed_len(cs: ClusterSize, map: &ImageMap) -> u64 {
 fn l2_tables(map: &ImageMap) -> u64 {
     let per_table = entries_per_l2(map.cluster_size());
     let mut last = None;
-    map.data().filter(|(cluster, _)| last.replace(cluster.0 / per_table) != Some(cluster.0 / per_table)).count() as u64
+    map.data()
+        .filter(|(cluster, _)| last.replace(cluster.0 / per_table) != Some(cluster.0 / per_table))
+        .count() as u64
 }
 
 /// Clusters of the refcount table and of the refcount blocks for a file with `others` clusters

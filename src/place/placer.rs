@@ -19,8 +19,6 @@ use crate::units::{ClusterIndex, ClusterSize, HostOffset};
 /// Payload that is held back at most (one cluster, where clusters are as large as this), in bytes.
 pub const HELD_BYTES_MAX: u64 = 2 << 20;
 
-
-
 /// A cluster that has its place.
 #[derive(Debug)]
 pub struct Placed<T> {
@@ -72,7 +70,9 @@ impl<T> Placer<T> {
             }
             Form::Compressed(len) => {
                 let len = u64::from(len);
-                if !self.held.is_empty() && (self.may_flush_before(len) || self.waiting() + len > HELD_BYTES_MAX) {
+                if !self.held.is_empty()
+                    && (self.may_flush_before(len) || self.waiting() + len > HELD_BYTES_MAX)
+                {
                     self.flush(out)?;
                 }
                 self.reserve_share(len);

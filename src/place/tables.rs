@@ -24,7 +24,11 @@ pub const PART_BYTES: usize = 1 << 20;
 ///
 /// # Errors
 /// Only what `out` returns.
-pub fn write_tables(layout: &Layout, map: &ImageMap, out: &mut dyn FnMut(HostOffset, Bytes) -> Result<()>) -> Result<()> {
+pub fn write_tables(
+    layout: &Layout,
+    map: &ImageMap,
+    out: &mut dyn FnMut(HostOffset, Bytes) -> Result<()>,
+) -> Result<()> {
     match layout.order {
         Order::HeadFirst => {
             write_header(layout, out)?;
@@ -142,7 +146,12 @@ fn put_ones(writer: &mut RegionWriter<'_>, count: u64) -> Result<()> {
     (0..count).try_for_each(|_| writer.put(&1u16.to_be_bytes()))
 }
 
-fn put_data_refcounts(writer: &mut RegionWriter<'_>, layout: &Layout, map: &ImageMap, first: u64) -> Result<()> {
+fn put_data_refcounts(
+    writer: &mut RegionWriter<'_>,
+    layout: &Layout,
+    map: &ImageMap,
+    first: u64,
+) -> Result<()> {
     let cs = layout.geometry.cluster_size;
     let mut current = first;
     let mut count = 0u16;
@@ -222,7 +231,11 @@ fn note_l2(open: &mut BTreeMap<u64, Vec<u8>>, layout: &Layout, placed: &Placed<(
 }
 
 /// Places the map's clusters as the data itself is placed.
-fn for_each_placed(layout: &Layout, map: &ImageMap, out: &mut impl FnMut(Placed<()>) -> Result<()>) -> Result<()> {
+fn for_each_placed(
+    layout: &Layout,
+    map: &ImageMap,
+    out: &mut impl FnMut(Placed<()>) -> Result<()>,
+) -> Result<()> {
     let cs = layout.geometry.cluster_size;
     let mut placer = Placer::new(cs, layout.data.offset);
     map.data().try_for_each(|(cluster, data): (ClusterIndex, _)| {

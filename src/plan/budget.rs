@@ -49,7 +49,8 @@ pub(super) fn budget(facts: &Facts, route: Route) -> Result<(Budget, Vec<String>
     let wanted = facts.wishes.threads.unwrap_or(facts.machine.cores).max(1);
     let connections = connections(facts);
     let mut notes = Vec::new();
-    let Some(fitting) = (1..=wanted).rev().find_map(|threads| share(facts, route, threads, connections)) else {
+    let Some(fitting) = (1..=wanted).rev().find_map(|threads| share(facts, route, threads, connections))
+    else {
         let least = (0..).map(|step| step << 20).find(|&bytes| {
             let mut more = facts.clone();
             more.wishes.memory_bytes = bytes;
@@ -78,10 +79,16 @@ fn connections(facts: &Facts) -> usize {
 
 fn share(facts: &Facts, route: Route, threads: usize, connections: usize) -> Option<Budget> {
     let room_buffers = 2 * threads + 2;
-    let stripes = if facts.source.is_remote && facts.source.access == Access::Random { connections * STRIPE_CHUNKS } else { 0 };
+    let stripes = if facts.source.is_remote && facts.source.access == Access::Random {
+        connections * STRIPE_CHUNKS
+    } else {
+        0
+    };
     let chunk_buffers = room_buffers + 2 + stripes;
     let memory_bytes = facts.wishes.memory_bytes;
-    let engine = (chunk_buffers + room_buffers) as u64 * CHUNK_BYTES as u64 + threads as u64 * CODEC_BYTES + OVERHEAD_BYTES;
+    let engine = (chunk_buffers + room_buffers) as u64 * CHUNK_BYTES as u64
+        + threads as u64 * CODEC_BYTES
+        + OVERHEAD_BYTES;
     let (out, spool_min) = match facts.sink.order {
         SinkOrder::Random => (FILE_BYTES, 0),
         SinkOrder::InOrder => ((memory_bytes / 8).clamp(4 << 20, 64 << 20), SPOOL_MIN_BYTES),
@@ -90,7 +97,8 @@ fn share(facts: &Facts, route: Route, threads: usize, connections: usize) -> Opt
     if spool_memory_bytes < spool_min {
         return None;
     }
-    let spools = matches!(route, Route::Spool(Overflow::RereadFromStart | Overflow::RereadParts | Overflow::Stop));
+    let spools =
+        matches!(route, Route::Spool(Overflow::RereadFromStart | Overflow::RereadParts | Overflow::Stop));
     Some(Budget {
         threads,
         connections,

@@ -122,7 +122,9 @@ fn check_map(len: u64, facts: &Facts) -> Result<u64> {
     let cs = facts.wishes.cluster_size;
     let virtual_size = len.checked_next_multiple_of(SECTOR_BYTES).unwrap_or(u64::MAX);
     let advise = |error: Error, larger: Option<ClusterSize>| match larger {
-        Some(cs) if cs.bytes() < 1 << 20 => error.advise(format!("use --cluster-size {}k or more", cs.bytes() >> 10)),
+        Some(cs) if cs.bytes() < 1 << 20 => {
+            error.advise(format!("use --cluster-size {}k or more", cs.bytes() >> 10))
+        }
         Some(cs) => error.advise(format!("use --cluster-size {}M or more", cs.bytes() >> 20)),
         None => error.advise("no cluster size of qcow2 serves"),
     };
@@ -175,7 +177,9 @@ impl fmt::Display for Plan {
                     Human(budget.spool_disk_bytes)
                 )?;
                 let then = match overflow {
-                    Overflow::RereadFromStart => "reread: the source is read once more, up to what is still spooled",
+                    Overflow::RereadFromStart => {
+                        "reread: the source is read once more, up to what is still spooled"
+                    }
                     Overflow::RereadParts => "reread: the missing parts are read again",
                     Overflow::Stop => "stop: the source cannot be read again",
                 };

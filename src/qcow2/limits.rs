@@ -22,7 +22,8 @@ pub fn l1_entries(virtual_size: u64, cluster_size: ClusterSize) -> u64 {
 
 /// Whether the L1 table of a disk stays within QEMU's limit.
 pub fn l1_fits(virtual_size: u64, cluster_size: ClusterSize) -> bool {
-    virtual_size <= VIRTUAL_SIZE_MAX && l1_entries(virtual_size, cluster_size) * ENTRY_BYTES <= L1_TABLE_BYTES_MAX
+    virtual_size <= VIRTUAL_SIZE_MAX
+        && l1_entries(virtual_size, cluster_size) * ENTRY_BYTES <= L1_TABLE_BYTES_MAX
 }
 
 /// Refcounts that one refcount block holds.

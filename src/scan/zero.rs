@@ -54,7 +54,8 @@ mod tests {
     /// alignment that a vector of 32 bytes can have.
     #[test]
     fn every_kernel_sees_a_single_byte_wherever_it_lies() {
-        let lengths: Vec<usize> = (0..=70).chain([127, 128, 129, 255, 256, 257, 511, 512, 513, 1000]).collect();
+        let lengths: Vec<usize> =
+            (0..=70).chain([127, 128, 129, 255, 256, 257, 511, 512, 513, 1000]).collect();
         let mut memory = vec![0u8; 2048];
         for kernel in kernels() {
             for start in 0..32 {

@@ -59,8 +59,9 @@ impl FileSink {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
-        let (file, temporary) = open_hidden(dir, target)
-            .map_err(|error| local(format!("create a file in `{}` for `{}`", dir.display(), target.display()), error))?;
+        let (file, temporary) = open_hidden(dir, target).map_err(|error| {
+            local(format!("create a file in `{}` for `{}`", dir.display(), target.display()), error)
+        })?;
         let pool = Pool::new(EXTENTS, EXTENT_BYTES);
         let first = fresh_extent(&pool);
         let output = Output::new(file, target);
@@ -86,7 +87,8 @@ impl FileSink {
     }
 
     fn extent(&mut self, index: u64) -> Result<&mut Buffer> {
-        let lost = || Error::new(Stage::Sink, Kind::Other, "take an extent of a file that is finished already");
+        let lost =
+            || Error::new(Stage::Sink, Kind::Other, "take an extent of a file that is finished already");
         if index == 0 {
             return self.first.as_mut().ok_or_else(lost);
         }
@@ -165,9 +167,9 @@ fn check_target(target: &Path, replace: bool) -> Result<()> {
             Ok(())
         }
         Err(error) => Err(local(format!("look at `{shown}`"), error)),
-        Ok(meta) if !meta.is_file() => {
-            refuse(format!("`{shown}` exists and is not a regular file; an image is written to a file, to - or to glance:NAME"))
-        }
+        Ok(meta) if !meta.is_file() => refuse(format!(
+            "`{shown}` exists and is not a regular file; an image is written to a file, to - or to glance:NAME"
+        )),
         Ok(_) if !replace => Err(Error::new(Stage::Sink, Kind::Target, format!("`{shown}` exists already"))
             .advise("choose another name, or give --force to replace it")),
         Ok(_) => Ok(()),
@@ -183,7 +185,8 @@ fn open_hidden(dir: &Path, target: &Path) -> std::io::Result<(File, Option<PathB
         Err(_) => {
             let name = target.file_name().unwrap_or_default().to_string_lossy();
             let temporary = dir.join(format!(".{name}.{}.part", std::process::id()));
-            let file = File::options().read(true).write(true).create_new(true).mode(0o666).open(&temporary)?;
+            let file =
+                File::options().read(true).write(true).create_new(true).mode(0o666).open(&temporary)?;
             Ok((file, Some(temporary)))
         }
     }
@@ -192,7 +195,8 @@ fn open_hidden(dir: &Path, target: &Path) -> std::io::Result<(File, Option<PathB
 /// Gives a nameless file its name.
 fn link(file: &File, target: &Path, replace: bool) -> Result<()> {
     let nameless = format!("/proc/self/fd/{}", file.as_raw_fd());
-    let link_to = |name: &Path| rustix::fs::linkat(CWD, nameless.as_str(), CWD, name, AtFlags::SYMLINK_FOLLOW);
+    let link_to =
+        |name: &Path| rustix::fs::linkat(CWD, nameless.as_str(), CWD, name, AtFlags::SYMLINK_FOLLOW);
     if !replace {
         return link_to(target).map_err(|error| no_name(target, error.into()));
     }
@@ -213,7 +217,8 @@ fn rename(from: &Path, to: &Path, replace: bool) -> Result<()> {
 
 fn no_name(target: &Path, error: std::io::Error) -> Error {
     let kind = if error.kind() == std::io::ErrorKind::AlreadyExists { Kind::Target } else { Kind::Local };
-    Error::new(Stage::Sink, kind, format!("give the finished file its name `{}`", target.display())).because(error)
+    Error::new(Stage::Sink, kind, format!("give the finished file its name `{}`", target.display()))
+        .because(error)
 }
 
 fn local(what: String, error: std::io::Error) -> Error {

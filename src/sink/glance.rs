@@ -64,7 +64,8 @@ impl GlanceSink {
         let produced = produce(&mut sink);
         let digest = sink.hasher.finish();
         queue.end(if produced.is_ok() { End::Complete } else { End::Broken });
-        let outcome = upload.join().map_err(|_| Error::new(Stage::Sink, Kind::Other, "the upload thread panicked"))?;
+        let outcome =
+            upload.join().map_err(|_| Error::new(Stage::Sink, Kind::Other, "the upload thread panicked"))?;
         match (produced, outcome) {
             // The engine failed for a reason of its own; the upload broke because of that.
             (Err(error), _) if !is_hang_up(&error) => Err(error),
@@ -83,7 +84,11 @@ impl GlanceSink {
     }
 
     fn lost_again(&self) -> Error {
-        Error::new(Stage::Sink, Kind::Network, format!("{} is queued again although Glance took its data", self.facts.name))
+        Error::new(
+            Stage::Sink,
+            Kind::Network,
+            format!("{} is queued again although Glance took its data", self.facts.name),
+        )
     }
 
     fn spawn_upload(&self, len: u64, queue: Queue) -> Result<JoinHandle<Upload>> {
@@ -96,7 +101,8 @@ impl GlanceSink {
                     return Ok(Upload::Lost(gone));
                 }
                 let from = queue.clone();
-                let body = futures_util::stream::unfold(from, |from| async { Some((from.next().await?, from)) });
+                let body =
+                    futures_util::stream::unfold(from, |from| async { Some((from.next().await?, from)) });
                 let upload = cloud.upload(&id, len, store.as_deref(), reqwest::Body::wrap_stream(body));
                 tokio::select! {
                     outcome = upload => Ok(outcome),
@@ -142,13 +148,26 @@ impl GlanceSink {
     }
 
     /// Holds the hash of what was sent against what Glance found.
-    fn verify(&self, len: u64, sent: Digest, image: &Image, produce: Produce<'_>) -> Result<(Option<Digest>, Option<String>)> {
+    fn verify(
+        &self,
+        len: u64,
+        sent: Digest,
+        image: &Image,
+        produce: Produce<'_>,
+    ) -> Result<(Option<Digest>, Option<String>)> {
         if image.size.is_some_and(|size| size != len) {
-            let what = format!("{} has {} bytes in Glance, but {len} were sent", self.facts.name, image.size.unwrap_or(0));
+            let what = format!(
+                "{} has {} bytes in Glance, but {len} were sent",
+                self.facts.name,
+                image.size.unwrap_or(0)
+            );
             return Err(Error::new(Stage::Sink, Kind::TargetHash, what).advise("run this again"));
         }
-        let strong = image.os_hash_algo.as_deref().and_then(Algorithm::from_name).zip(image.os_hash_value.clone());
-        let Some((algorithm, theirs)) = strong.or_else(|| image.checksum.clone().map(|hex| (Algorithm::Md5, hex))) else {
+        let strong =
+            image.os_hash_algo.as_deref().and_then(Algorithm::from_name).zip(image.os_hash_value.clone());
+        let Some((algorithm, theirs)) =
+            strong.or_else(|| image.checksum.clone().map(|hex| (Algorithm::Md5, hex)))
+        else {
             return Ok((None, Some("Glance keeps no hash of it".into())));
         };
         let ours = if algorithm == sent.algorithm {
@@ -161,8 +180,14 @@ impl GlanceSink {
         if ours.hex.eq_ignore_ascii_case(&theirs) {
             return Ok((Some(ours), None));
         }
-        let what = format!("the {} of what was sent to {} is {}, but Glance found {theirs}", algorithm.name(), self.facts.name, ours.hex);
-        Err(Error::new(Stage::Sink, Kind::TargetHash, what).advise("run this again; the data was damaged on its way"))
+        let what = format!(
+            "the {} of what was sent to {} is {}, but Glance found {theirs}",
+            algorithm.name(),
+            self.facts.name,
+            ours.hex
+        );
+        Err(Error::new(Stage::Sink, Kind::TargetHash, what)
+            .advise("run this again; the data was damaged on its way"))
     }
 }
 
@@ -198,7 +223,10 @@ impl Delivery for GlanceSink {
         }
         self.keep = true;
         let error = run_async(self.cloud.delete(&self.id)).err()?;
-        Some(format!("the new image {} could not be deleted ({error}); delete it with: openstack image delete {}", self.id, self.id))
+        Some(format!(
+            "the new image {} could not be deleted ({error}); delete it with: openstack image delete {}",
+            self.id, self.id
+        ))
     }
 }
 

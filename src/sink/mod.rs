@@ -76,4 +76,3 @@ pub struct Delivered {
     /// Why the target did not confirm a hash, where it did not.
     pub unverified: Option<String>,
 }
-

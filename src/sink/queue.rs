@@ -128,7 +128,11 @@ impl Queue {
                     Some(End::Complete) if state.parts.is_empty() => return None,
                     _ => {}
                 }
-                let free = if state.end.is_some() { state.bytes } else { state.bytes.saturating_sub(state.hold_back) };
+                let free = if state.end.is_some() {
+                    state.bytes
+                } else {
+                    state.bytes.saturating_sub(state.hold_back)
+                };
                 let allowed = if in_time { free as usize } else { TRICKLE_BYTES.max(free as usize) };
                 if let Some(part) = state.take(allowed) {
                     drop(state);
@@ -183,7 +187,11 @@ mod tests {
         queue.hold_back(10_000);
         queue.push(Bytes::from(vec![1; 12_000]));
         runtime().block_on(async {
-            assert_eq!(queue.next().await.unwrap().unwrap().len(), 2_000, "what is above the reserve goes at once");
+            assert_eq!(
+                queue.next().await.unwrap().unwrap().len(),
+                2_000,
+                "what is above the reserve goes at once"
+            );
             let begin = std::time::Instant::now();
             assert_eq!(queue.next().await.unwrap().unwrap().len(), TRICKLE_BYTES);
             assert!(begin.elapsed() >= TRICKLE_EVERY);

@@ -60,18 +60,16 @@ impl FileSource {
                 .advise("for a pipe, write - and feed it to standard input"));
         }
         if locks::is_in_use(&file) {
-            return Err(refuse(format!("`{shown}` is in use by a running QEMU, so its bytes are still changing"))
-                .advise("stop the virtual machine, or take a snapshot and convert that"));
+            return Err(refuse(format!(
+                "`{shown}` is in use by a running QEMU, so its bytes are still changing"
+            ))
+            .advise("stop the virtual machine, or take a snapshot and convert that"));
         }
         let len = rustix::fs::seek(&file, SeekFrom::End(0))
             .map_err(|error| refuse(format!("find the size of `{shown}`")).because(error))?;
         let state = if is_device { None } else { State::of(&file).ok() };
-        let facts = SourceFacts {
-            name: shown.to_string(),
-            len: Some(len),
-            access: Access::Random,
-            is_remote: false,
-        };
+        let facts =
+            SourceFacts { name: shown.to_string(), len: Some(len), access: Access::Random, is_remote: false };
         let source = Self { path: path.to_owned(), file, facts, len, state };
         if !raw_by_order {
             source.refuse_image_formats()?;
@@ -103,7 +101,11 @@ impl FileSource {
         self.file.read_exact_at(bytes, offset).map_err(|error| {
             let what = format!("read {} bytes at offset {offset} of `{}`", bytes.len(), self.path.display());
             if error.kind() == std::io::ErrorKind::UnexpectedEof {
-                Error::new(Stage::Source, Kind::SourceChanged, format!("{what}: it became shorter while it was read"))
+                Error::new(
+                    Stage::Source,
+                    Kind::SourceChanged,
+                    format!("{what}: it became shorter while it was read"),
+                )
             } else {
                 Error::new(Stage::Source, Kind::Source, what).because(error)
             }
@@ -164,8 +166,10 @@ impl FileSource {
         if State::of(&self.file).is_ok_and(|now| now == *before) {
             return Ok(());
         }
-        let what = format!("`{}` changed while it was read (size, or time of modification)", self.path.display());
-        Err(Error::new(Stage::Source, Kind::SourceChanged, what).advise("stop whoever writes to it and run this again"))
+        let what =
+            format!("`{}` changed while it was read (size, or time of modification)", self.path.display());
+        Err(Error::new(Stage::Source, Kind::SourceChanged, what)
+            .advise("stop whoever writes to it and run this again"))
     }
 }
 
@@ -194,7 +198,9 @@ fn cannot_open(path: &Path, error: std::io::Error) -> Error {
     let wrapped = Error::new(Stage::Source, Kind::Source, format!("open `{shown}`"));
     if error.kind() == std::io::ErrorKind::NotFound {
         if path.components().count() == 1 {
-            return wrapped.because(std::io::Error::other("no such file")).advise(format!("for an image write glance:{shown}"));
+            return wrapped
+                .because(std::io::Error::other("no such file"))
+                .advise(format!("for an image write glance:{shown}"));
         }
         return wrapped.because(std::io::Error::other("no such file"));
     }
@@ -206,6 +212,10 @@ fn cannot_open(path: &Path, error: std::io::Error) -> Error {
 
 /// The refusal of something that is an image already.
 pub(super) fn not_raw(name: &str, format: &str) -> Error {
-    Error::new(Stage::Source, Kind::Source, format!("`{name}` is not a raw disk: it begins like a {format} image"))
-        .advise("convert it with qemu-img, or give --source-format raw if its guest really sees these bytes")
+    Error::new(
+        Stage::Source,
+        Kind::Source,
+        format!("`{name}` is not a raw disk: it begins like a {format} image"),
+    )
+    .advise("convert it with qemu-img, or give --source-format raw if its guest really sees these bytes")
 }

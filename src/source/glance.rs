@@ -54,7 +54,14 @@ impl GlanceSource {
             is_remote: true,
         };
         let connections_while_uploading = if explicit { connections } else { 1 };
-        Self { cloud: cloud.for_stage(Stage::Source), image, size, facts, connections, connections_while_uploading }
+        Self {
+            cloud: cloud.for_stage(Stage::Source),
+            image,
+            size,
+            facts,
+            connections,
+            connections_while_uploading,
+        }
     }
 
     /// The hash that Glance keeps of the image, or why there is none to compare with.
@@ -125,7 +132,10 @@ impl GlanceSource {
                 return Err(self.wrong_length(done + more.len() as u64));
             }
             if hung_up && done < end {
-                tracing::info!("{}: closed the download at {done} to let the upload catch up", self.facts.name);
+                tracing::info!(
+                    "{}: closed the download at {done} to let the upload catch up",
+                    self.facts.name
+                );
                 wait_for_room(outlet).await?;
             }
         }
@@ -135,7 +145,10 @@ impl GlanceSource {
     /// The image's disk_format rules; what its bytes look like is only worth a word.
     fn warn_of_magic(&self, head: &[u8]) {
         if let Some(format) = image_format(&head[..head.len().min(PROBE_BYTES)]) {
-            tracing::warn!("{} is raw by its record, but begins like a {format} image; taken as raw", self.facts.name);
+            tracing::warn!(
+                "{} is raw by its record, but begins like a {format} image; taken as raw",
+                self.facts.name
+            );
         }
     }
 
@@ -153,7 +166,8 @@ impl GlanceSource {
     }
 
     fn wrong_length(&self, found: u64) -> Error {
-        let what = format!("{} has {} bytes by its record, but {found} were sent", self.facts.name, self.size);
+        let what =
+            format!("{} has {} bytes by its record, but {found} were sent", self.facts.name, self.size);
         Error::new(Stage::Source, Kind::SourceChanged, what)
             .advise("run this again; if it happens again, the stored image is damaged")
     }
@@ -173,13 +187,14 @@ impl GlanceSource {
                 for _ in 0..(stripe.end - stripe.start).div_ceil(CHUNK_BYTES as u64) {
                     buffers.push(outlet.pool().take_async().await.ok_or(Stopped)?);
                 }
-                let fetch = fetch(self.cloud.clone(), self.image.id.clone(), stripe.clone(), buffers, uploading);
+                let fetch =
+                    fetch(self.cloud.clone(), self.image.id.clone(), stripe.clone(), buffers, uploading);
                 window.push_back((stripe.start, tokio::spawn(fetch)));
             }
             let Some((start, stripe)) = window.pop_front() else { return Ok(()) };
-            let stripe = stripe.await.map_err(|error| {
-                Error::new(Stage::Source, Kind::Other, "fetch a stripe").because(error)
-            })??;
+            let stripe = stripe
+                .await
+                .map_err(|error| Error::new(Stage::Source, Kind::Other, "fetch a stripe").because(error))??;
             let mut first = start >> outlet.cluster_size().bits();
             for (buffer, len) in stripe {
                 outlet.count_read(len as u64);
@@ -203,7 +218,9 @@ impl GlanceSource {
             }
         };
         runs.into_iter().flat_map(|run| {
-            (run.start..run.end).step_by(STRIPE_BYTES as usize).map(move |start| start..run.end.min(start + STRIPE_BYTES))
+            (run.start..run.end)
+                .step_by(STRIPE_BYTES as usize)
+                .map(move |start| start..run.end.min(start + STRIPE_BYTES))
         })
     }
 }
@@ -214,9 +231,10 @@ impl Source for GlanceSource {
     }
 
     fn read(&self, wanted: &Wanted, outlet: &mut Outlet) -> Result<u64> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
-            Error::new(Stage::Source, Kind::Local, "start the network runtime").because(error)
-        })?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
+                Error::new(Stage::Source, Kind::Local, "start the network runtime").because(error)
+            })?;
         let stop = outlet.stop_signal();
         runtime.block_on(async {
             tokio::select! {
@@ -229,7 +247,8 @@ impl Source for GlanceSource {
 
 /// The best hash that Glance keeps of an image.
 pub fn known_digest(image: &Image) -> Option<Digest> {
-    let strong = image.os_hash_algo.as_deref().and_then(Algorithm::from_name).zip(image.os_hash_value.as_ref());
+    let strong =
+        image.os_hash_algo.as_deref().and_then(Algorithm::from_name).zip(image.os_hash_value.as_ref());
     let weak = image.checksum.as_ref().map(|hex| (Algorithm::Md5, hex));
     strong.or(weak).map(|(algorithm, hex)| Digest { algorithm, hex: hex.to_ascii_lowercase() })
 }
@@ -289,7 +308,9 @@ async fn fetch(
     let mut tries = 0;
     while (filling.filled as u64) < total {
         let from = stripe.start + filling.filled as u64;
-        let Err(error) = fetch_part(&cloud, &id, from..stripe.end, &mut filling, uploading).await else { continue };
+        let Err(error) = fetch_part(&cloud, &id, from..stripe.end, &mut filling, uploading).await else {
+            continue;
+        };
         tries += 1;
         if !error.is_retryable() || tries >= STRIPE_TRIES {
             return Err(error);
@@ -297,7 +318,8 @@ async fn fetch(
         tracing::info!("{error}; trying again from byte {}", stripe.start + filling.filled as u64);
         tokio::time::sleep(Duration::from_millis(200 << tries)).await;
     }
-    let lens = (0..filling.buffers.len()).map(|index| (filling.filled - index * CHUNK_BYTES).min(CHUNK_BYTES));
+    let lens =
+        (0..filling.buffers.len()).map(|index| (filling.filled - index * CHUNK_BYTES).min(CHUNK_BYTES));
     let lens: Vec<_> = lens.collect();
     Ok(filling.buffers.into_iter().zip(lens).collect())
 }
@@ -307,9 +329,19 @@ struct Filling {
     filled: usize,
 }
 
-async fn fetch_part(cloud: &Cloud, id: &str, range: Range<u64>, filling: &mut Filling, uploading: bool) -> Result<()> {
+async fn fetch_part(
+    cloud: &Cloud,
+    id: &str,
+    range: Range<u64>,
+    filling: &mut Filling,
+    uploading: bool,
+) -> Result<()> {
     let Download::Part(mut body) = begin(cloud, id, Some(range.clone()), uploading).await? else {
-        let what = format!("bytes {} to {} of image {id} were not served as asked, though a probe was", range.start, range.end - 1);
+        let what = format!(
+            "bytes {} to {} of image {id} were not served as asked, though a probe was",
+            range.start,
+            range.end - 1
+        );
         return Err(Error::new(Stage::Source, Kind::Network, what)
             .advise("run this again; the endpoints behind the service seem to differ"));
     };
@@ -319,7 +351,11 @@ async fn fetch_part(cloud: &Cloud, id: &str, range: Range<u64>, filling: &mut Fi
             let (index, at) = (filling.filled / CHUNK_BYTES, filling.filled % CHUNK_BYTES);
             let take = rest.len().min(CHUNK_BYTES - at);
             let Some(buffer) = filling.buffers.get_mut(index) else {
-                return Err(Error::new(Stage::Source, Kind::Network, format!("image {id}: more came than was asked for")));
+                return Err(Error::new(
+                    Stage::Source,
+                    Kind::Network,
+                    format!("image {id}: more came than was asked for"),
+                ));
             };
             buffer[at..at + take].copy_from_slice(&rest[..take]);
             filling.filled += take;

@@ -130,7 +130,12 @@ impl Outlet {
     ///
     /// # Errors
     /// [`Stopped`] if no more chunks are wanted.
-    pub async fn data_async(&mut self, first: ClusterIndex, bytes: Buffer, len: usize) -> Result<(), Stopped> {
+    pub async fn data_async(
+        &mut self,
+        first: ClusterIndex,
+        bytes: Buffer,
+        len: usize,
+    ) -> Result<(), Stopped> {
         let room = self.rooms.take_async().await.ok_or(Stopped)?;
         let chunk = self.chunk(first, bytes, len, room);
         self.chunks.send(chunk).await.map_err(|_| Stopped)

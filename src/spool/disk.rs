@@ -47,7 +47,16 @@ struct Open {
 
 impl Disk {
     pub(super) fn new(dir: PathBuf, slots_max: u64, block_bytes: usize) -> Self {
-        Self { dir, block_bytes, slots_max, slots_made: 0, free: Vec::new(), open: None, in_flight: 0, written: 0 }
+        Self {
+            dir,
+            block_bytes,
+            slots_max,
+            slots_made: 0,
+            free: Vec::new(),
+            open: None,
+            in_flight: 0,
+            written: 0,
+        }
     }
 
     pub(super) fn is_busy(&self) -> bool {
@@ -122,18 +131,16 @@ impl Disk {
             None => open.done.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         match answer {
-            Ok((bytes, result)) => {
-                match result {
-                    Ok(()) => {
-                        self.in_flight -= 1;
-                        Waited::Done(bytes)
-                    }
-                    Err(error) => {
-                        tracing::warn!("write to the spool file: {error}");
-                        Waited::Failed
-                    }
+            Ok((bytes, result)) => match result {
+                Ok(()) => {
+                    self.in_flight -= 1;
+                    Waited::Done(bytes)
                 }
-            }
+                Err(error) => {
+                    tracing::warn!("write to the spool file: {error}");
+                    Waited::Failed
+                }
+            },
             Err(RecvTimeoutError::Timeout) => Waited::Nothing,
             Err(RecvTimeoutError::Disconnected) => Waited::Failed,
         }
@@ -141,8 +148,12 @@ impl Disk {
 
     pub(super) fn read(&self, slot: u64, len: usize) -> Result<Bytes> {
         let failed = |error: std::io::Error| {
-            Error::new(Stage::Spool, Kind::Local, format!("read {len} bytes of the spool file in {}", self.dir.display()))
-                .because(error)
+            Error::new(
+                Stage::Spool,
+                Kind::Local,
+                format!("read {len} bytes of the spool file in {}", self.dir.display()),
+            )
+            .because(error)
         };
         let Some(open) = &self.open else {
             return Err(failed(std::io::ErrorKind::NotFound.into()));

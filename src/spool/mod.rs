@@ -75,7 +75,8 @@ impl Spool {
     /// An empty spool; its file is made when it is first needed.
     pub fn new(limits: Limits, cluster_size: ClusterSize) -> Self {
         let block_bytes = Self::block_bytes(cluster_size);
-        let memory_blocks_max = usize::try_from(limits.memory_bytes / block_bytes as u64).unwrap_or(usize::MAX).max(2);
+        let memory_blocks_max =
+            usize::try_from(limits.memory_bytes / block_bytes as u64).unwrap_or(usize::MAX).max(2);
         let slots = limits.disk_bytes / block_bytes as u64;
         let disk = (slots >= 2).then(|| Disk::new(limits.dir.clone(), slots, block_bytes));
         Self {
@@ -135,7 +136,10 @@ impl Spool {
 
     /// What the spool has seen so far.
     pub fn stats(&self) -> SpoolStats {
-        SpoolStats { disk_written_bytes: self.disk.as_ref().map_or(0, Disk::written) + self.stats.disk_written_bytes, ..self.stats }
+        SpoolStats {
+            disk_written_bytes: self.disk.as_ref().map_or(0, Disk::written) + self.stats.disk_written_bytes,
+            ..self.stats
+        }
     }
 
     /// The clusters that are still here, in guest order. Can be called again.
@@ -147,7 +151,9 @@ impl Spool {
         match (&block.place, &self.disk) {
             (Place::Memory(bytes), _) => Ok(bytes.clone()),
             (Place::Disk(slot), Some(disk)) => disk.read(*slot, block.len()),
-            (Place::Disk(_), None) => Err(Error::new(Stage::Spool, Kind::Other, "read a block of a spool file that was given up")),
+            (Place::Disk(_), None) => {
+                Err(Error::new(Stage::Spool, Kind::Other, "read a block of a spool file that was given up"))
+            }
         }
     }
 
@@ -184,7 +190,8 @@ impl Spool {
             }
             return Ok(());
         }
-        let Some(oldest) = self.blocks.iter_mut().find(|block| matches!(block.place, Place::Memory(_))) else {
+        let Some(oldest) = self.blocks.iter_mut().find(|block| matches!(block.place, Place::Memory(_)))
+        else {
             return self.drop_lowest();
         };
         let Place::Memory(bytes) = &oldest.place else { return Ok(()) };

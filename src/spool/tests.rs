@@ -4,7 +4,12 @@ const CS: ClusterSize = ClusterSize::DEFAULT;
 
 fn limits(memory_blocks: u64, disk_blocks: u64, may_drop: bool) -> Limits {
     let block = Spool::block_bytes(CS) as u64;
-    Limits { memory_bytes: memory_blocks * block, disk_bytes: disk_blocks * block, dir: std::env::temp_dir(), may_drop }
+    Limits {
+        memory_bytes: memory_blocks * block,
+        disk_bytes: disk_blocks * block,
+        dir: std::env::temp_dir(),
+        may_drop,
+    }
 }
 
 fn stored(index: u64) -> Vec<u8> {
@@ -83,7 +88,8 @@ fn without_leave_to_drop_an_overflow_names_the_options() {
 fn clusters_of_two_mib_fit() {
     let cs = ClusterSize::from_bits(21).unwrap();
     let block = Spool::block_bytes(cs) as u64;
-    let limits = Limits { memory_bytes: 2 * block, disk_bytes: 9 * block, dir: std::env::temp_dir(), may_drop: false };
+    let limits =
+        Limits { memory_bytes: 2 * block, disk_bytes: 9 * block, dir: std::env::temp_dir(), may_drop: false };
     let mut spool = Spool::new(limits, cs);
     for index in 0..8 {
         spool.append(ClusterIndex(index), &vec![index as u8; cs.size()]).unwrap();

@@ -21,7 +21,8 @@ fn images_that_cannot_be_meant_are_refused() {
     let rest = Rest::new(&lab);
     let target = Named::new(&rest, "target");
     let refused = |source: &str, code, expected: &[&str]| {
-        let ran = run(&mut convert_in(&lab, "lab-noranges", words(source, &target.glance()))).refuses(code, expected);
+        let ran = run(&mut convert_in(&lab, "lab-noranges", words(source, &target.glance())))
+            .refuses(code, expected);
         assert!(ran.stdout.is_empty());
         target.assert_none();
     };
@@ -36,7 +37,11 @@ fn images_that_cannot_be_meant_are_refused() {
     rest.make(&vdi.name, &[1; 600], json!({"disk_format": "aki", "container_format": "aki"}));
     refused(&vdi.glance(), 3, &["aki"]);
     let key = Named::new(&rest, "key");
-    rest.make(&key.name, &[1; 600], json!({"cinder_encryption_key_id": "8c1f3f6e-0000-0000-0000-000000000000"}));
+    rest.make(
+        &key.name,
+        &[1; 600],
+        json!({"cinder_encryption_key_id": "8c1f3f6e-0000-0000-0000-000000000000"}),
+    );
     refused(&key.glance(), 3, &["cannot be converted"]);
     let volume = Named::new(&rest, "volume");
     rest.make(&volume.name, &[1; 600], json!({"block_device_mapping": "[{\"snapshot_id\": \"x\"}]"}));
@@ -52,12 +57,14 @@ fn deactivated_images_are_refused() {
     let rest = Rest::new(&lab);
     let (source, target) = (Named::new(&rest, "deactivated"), Named::new(&rest, "target"));
     let id = rest.make(&source.name, &[1; 600], json!({}));
-    let (status, answer) = rest.call(reqwest::Method::POST, &format!("images/{id}/actions/deactivate"), "application/json", "");
+    let (status, answer) =
+        rest.call(reqwest::Method::POST, &format!("images/{id}/actions/deactivate"), "application/json", "");
     if status != 204 {
         eprintln!("SKIPPED: this Glance lets only an administrator deactivate: {status} {answer}");
         return;
     }
-    run(&mut convert_in(&lab, "lab-noranges", words(&source.glance(), &target.glance()))).refuses(3, &["deactivated"]);
+    run(&mut convert_in(&lab, "lab-noranges", words(&source.glance(), &target.glance())))
+        .refuses(3, &["deactivated"]);
     target.assert_none();
 }
 
@@ -70,7 +77,8 @@ fn names_that_are_taken_are_refused_unless_asked_for() {
     std::fs::write(&raw, Noise(21).bytes(100_000)).unwrap();
     let raw_word = raw.to_str().unwrap();
     let target = Named::new(&rest, "taken");
-    let go = |more: &[&str]| run(convert_in(&lab, "lab-ranges", words(raw_word, &target.glance())).args(more));
+    let go =
+        |more: &[&str]| run(convert_in(&lab, "lab-ranges", words(raw_word, &target.glance())).args(more));
     let plan = go(&["--dry-run"]).ok();
     assert!(String::from_utf8(plan.stdout).unwrap().contains("spool"));
     target.assert_none();
@@ -84,7 +92,8 @@ fn names_that_are_taken_are_refused_unless_asked_for() {
     // What a killed run leaves is named as such.
     let left = Named::new(&rest, "left");
     let id = rest.create(json!({"name": left.name, "disk_format": "qcow2", "container_format": "bare"}));
-    run(&mut convert_in(&lab, "lab-ranges", words(raw_word, &left.glance()))).refuses(6, &[&id, "interrupted run"]);
+    run(&mut convert_in(&lab, "lab-ranges", words(raw_word, &left.glance())))
+        .refuses(6, &[&id, "interrupted run"]);
 }
 
 #[test]
@@ -95,24 +104,40 @@ fn what_glance_does_not_permit_is_said_at_once() {
     let raw = folder.path().join("raw");
     std::fs::write(&raw, [1; 70_000]).unwrap();
     let target = Named::new(&rest, "policy");
-    let go = |more: &[&str]| run(convert_in(&lab, "lab-ranges", words(raw.to_str().unwrap(), &target.glance())).args(more));
+    let go = |more: &[&str]| {
+        run(convert_in(&lab, "lab-ranges", words(raw.to_str().unwrap(), &target.glance())).args(more))
+    };
     go(&["--visibility", "public"]).refuses(4, &["public"]);
     go(&["--store", "no-such-store"]).refuses(6, &["no-such-store"]);
     let long = "n".repeat(300);
-    run(&mut convert_in(&lab, "lab-ranges", words(raw.to_str().unwrap(), &format!("glance:{long}")))).exits(6);
+    run(&mut convert_in(&lab, "lab-ranges", words(raw.to_str().unwrap(), &format!("glance:{long}"))))
+        .exits(6);
     target.assert_none();
     // A property that is Glance's own is left out, and that is said.
     let ran = go(&["--property", "os_glance_stage=x", "--property", "free=1"]).ok();
     let image = rest.show(&ran.image_id());
     assert_eq!(image["free"], "1");
-    assert!(image.get("os_glance_stage").is_none() && ran.stderr.contains("os_glance_stage"), "{}", ran.stderr);
+    assert!(
+        image.get("os_glance_stage").is_none() && ran.stderr.contains("os_glance_stage"),
+        "{}",
+        ran.stderr
+    );
 }
 
 /// The environment of a login by a password.
 fn login<'a>(command: &'a mut Command, lab: &Lab, url: &str, password: &str) -> &'a mut Command {
-    let vars = [("OS_AUTH_URL", url), ("OS_USERNAME", "lab-a"), ("OS_PASSWORD", password), ("OS_PROJECT_NAME", "lab-a")];
+    let vars = [
+        ("OS_AUTH_URL", url),
+        ("OS_USERNAME", "lab-a"),
+        ("OS_PASSWORD", password),
+        ("OS_PROJECT_NAME", "lab-a"),
+    ];
     let _ = lab;
-    command.envs(vars).env("OS_REGION_NAME", "RegionTls").env("OS_USER_DOMAIN_NAME", "Default").env("OS_PROJECT_DOMAIN_NAME", "Default")
+    command
+        .envs(vars)
+        .env("OS_REGION_NAME", "RegionTls")
+        .env("OS_USER_DOMAIN_NAME", "Default")
+        .env("OS_PROJECT_DOMAIN_NAME", "Default")
 }
 
 #[test]
@@ -169,7 +194,8 @@ fn bytes_that_were_damaged_in_the_store_are_noticed() {
     bytes[3 << 20] ^= 1;
     std::fs::write(&stored, &bytes).unwrap();
     for cloud in ["lab-noranges", "lab-ranges"] {
-        run(&mut convert_in(&lab, cloud, words(&source.glance(), &target.glance()))).refuses(8, &["sha512", &id]);
+        run(&mut convert_in(&lab, cloud, words(&source.glance(), &target.glance())))
+            .refuses(8, &["sha512", &id]);
         target.assert_none();
     }
     std::fs::write(&stored, &bytes[..4 << 20]).unwrap();
@@ -178,7 +204,9 @@ fn bytes_that_were_damaged_in_the_store_are_noticed() {
     assert!([5, 8].contains(&ran.code));
     target.assert_none();
     std::fs::write(&stored, &bytes).unwrap();
-    let ran = run(convert_in(&lab, "lab-noranges", words(&source.glance(), &target.glance())).args(["--verify-source", "off"])).ok();
+    let ran = run(convert_in(&lab, "lab-noranges", words(&source.glance(), &target.glance()))
+        .args(["--verify-source", "off"]))
+    .ok();
     assert!(ran.stderr.contains("not verified"), "{}", ran.stderr);
 }
 

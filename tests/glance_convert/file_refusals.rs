@@ -32,8 +32,10 @@ impl Scene {
     /// Exactly these files are here.
     #[track_caller]
     fn has(&self, names: &[&str]) {
-        let mut found: Vec<_> =
-            std::fs::read_dir(self.0.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut found: Vec<_> = std::fs::read_dir(self.0.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
         found.sort();
         assert_eq!(found, names);
     }
@@ -72,7 +74,8 @@ fn words_that_mean_nothing_are_refused() {
     refuses(&["--deflate-window", "4k", "--compression", "zstd"], 2, &["zlib"]);
     refuses(&["--memory", "1MiB"], 2, &["--memory"]);
     run(&mut convert([raw.as_str(), "glance:"])).refuses(2, &["glance:NAME"]);
-    for words in [["--cluster-size", "3k"], ["--no-such", "1"], ["--spool-disk", "many"], ["--threads", "0"]] {
+    for words in [["--cluster-size", "3k"], ["--no-such", "1"], ["--spool-disk", "many"], ["--threads", "0"]]
+    {
         let ran = run(&mut convert([&[raw.as_str(), &target], words.as_slice()].concat())).exits(2);
         assert!(ran.stdout.is_empty() && ran.stderr.contains("error:"), "{}", ran.stderr);
     }
@@ -91,7 +94,8 @@ fn sources_that_are_no_disk_are_refused() {
     let inner = scene.word("inner");
     run(&mut convert([&raw, &inner])).ok();
     run(&mut convert([&inner, &target])).refuses(3, &["qcow2", "--source-format raw"]);
-    run(convert(["-", &target]).stdin(File::open(&inner).unwrap())).refuses(3, &["qcow2", "--source-format raw"]);
+    run(convert(["-", &target]).stdin(File::open(&inner).unwrap()))
+        .refuses(3, &["qcow2", "--source-format raw"]);
     scene.has(&["inner", "raw"]);
     run(&mut convert([&inner, &target, "-f", "raw"])).ok();
     equal(Path::new(&target), Path::new(&inner));
@@ -116,7 +120,8 @@ fn targets_that_are_no_free_name_are_refused() {
     run(&mut convert([&raw, &old, "--dry-run"])).refuses(6, &["exists already", "--force"]);
     run(&mut convert([&raw, &raw, "--force"])).refuses(2, &["both source and target"]);
     run(&mut convert([&raw, &scene.word("same"), "--force"])).refuses(2, &["both source and target"]);
-    run(&mut convert([raw.as_str(), scene.0.path().to_str().unwrap(), "--force"])).refuses(6, &["not a regular file"]);
+    run(&mut convert([raw.as_str(), scene.0.path().to_str().unwrap(), "--force"]))
+        .refuses(6, &["not a regular file"]);
     run(&mut convert([&raw, "/dev/null", "--force"])).refuses(6, &["not a regular file"]);
     run(&mut convert([&raw, &scene.word("link")])).refuses(6, &["symbolic link"]);
     run(&mut convert([&raw, &scene.word("no/folder")])).refuses(7, &["No such file"]);
@@ -146,7 +151,18 @@ fn a_source_that_is_written_to_is_noticed() {
         file.set_len(3 << 40).unwrap();
         // Random bytes at the highest level keep it busy for long enough behind the first line.
         std::os::unix::fs::FileExt::write_all_at(&file, &Noise(9).bytes(48 << 20), 1 << 30).unwrap();
-        let words = ["--compression", "zstd", "--level", "19", "--threads", "1", "--progress", "json", "--cluster-size", "2M"];
+        let words = [
+            "--compression",
+            "zstd",
+            "--level",
+            "19",
+            "--threads",
+            "1",
+            "--progress",
+            "json",
+            "--cluster-size",
+            "2M",
+        ];
         let running = start(convert([&raw, &scene.word("t")]).args(words));
         running.wait_for("its source", |line| line["phase"] != "preparing");
         file.set_len(if truncate { 1000 } else { (3 << 40) + 4096 }).unwrap();

@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 
 use crate::lab::command::{Ran, convert, convert_in, run};
 use crate::lab::disk::{Disk, disk};
-use crate::lab::rest::{Named, Rest};
 use crate::lab::lab;
+use crate::lab::rest::{Named, Rest};
 use crate::proof::{equal, image_equals, sha512};
 
 struct Scene {
@@ -69,7 +69,12 @@ fn anything_to_standard_output() {
 }
 
 /// Converts to a new image, and proves it.
-fn to_glance(scene: &Scene, start: impl FnOnce(&mut Command) -> &mut Command, source: &str, more: &[&str]) -> Ran {
+fn to_glance(
+    scene: &Scene,
+    start: impl FnOnce(&mut Command) -> &mut Command,
+    source: &str,
+    more: &[&str],
+) -> Ran {
     let rest = Rest::new(&scene.lab);
     let target = Named::new(&rest, "pair");
     let glance = target.glance();
@@ -112,10 +117,13 @@ impl Loop {
             .arg(file)
             .output();
         match answer {
-            Ok(answer) if answer.status.success() => Some(Self(String::from_utf8(answer.stdout).unwrap().trim().into())),
+            Ok(answer) if answer.status.success() => {
+                Some(Self(String::from_utf8(answer.stdout).unwrap().trim().into()))
+            }
             other => {
                 let required = std::env::var("SNAPCOW_REQUIRE").as_deref() == Ok("1");
-                let possible = Path::new("/dev/loop-control").exists() && rustix::process::geteuid().is_root();
+                let possible =
+                    Path::new("/dev/loop-control").exists() && rustix::process::geteuid().is_root();
                 assert!(!(required && possible), "losetup: {other:?}");
                 eprintln!("SKIPPED: no loop device here: {other:?}");
                 None

@@ -52,7 +52,10 @@ pub fn image_equals(rest: &Rest, id: &str, raw: &Path) -> Value {
     let image = rest.show(id);
     rest.download(id, &file);
     let hash = sha512(&file);
-    assert_eq!((image["os_hash_algo"].as_str(), image["os_hash_value"].as_str()), (Some("sha512"), Some(hash.as_str())));
+    assert_eq!(
+        (image["os_hash_algo"].as_str(), image["os_hash_value"].as_str()),
+        (Some("sha512"), Some(hash.as_str()))
+    );
     assert_eq!((&image["status"], &image["disk_format"]), (&"active".into(), &"qcow2".into()));
     assert_eq!(image["size"], file.metadata().unwrap().len());
     let known = (hash, raw.to_owned());

@@ -19,7 +19,10 @@ struct Small(tempfile::TempDir);
 impl Small {
     fn new(size: &str) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(folder.path()).output();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
+            .arg(folder.path())
+            .output();
         match mounted {
             Ok(answer) if answer.status.success() => Some(Self(folder)),
             other => {
@@ -52,7 +55,8 @@ fn a_full_target_leaves_nothing() {
     std::fs::write(&target, b"old").unwrap();
     run(convert([&raw, &target]).arg("--force")).refuses(7, &["No space left"]);
     assert_eq!(std::fs::read(&target).unwrap(), b"old");
-    let ran = run(convert(["-".as_ref(), target.as_os_str()]).arg("--force").stdin(File::open(&raw).unwrap()));
+    let ran =
+        run(convert(["-".as_ref(), target.as_os_str()]).arg("--force").stdin(File::open(&raw).unwrap()));
     ran.refuses(7, &["No space left"]);
     assert_eq!(std::fs::read(&target).unwrap(), b"old");
 }
@@ -61,10 +65,20 @@ fn a_full_target_leaves_nothing() {
 fn a_full_spool_disk_is_an_overflow_and_no_failure() {
     let Some(small) = Small::new("8m") else { return };
     let folder = tempfile::tempdir().unwrap();
-    let (raw, out, report) = (folder.path().join("raw"), folder.path().join("out"), folder.path().join("report.json"));
+    let (raw, out, report) =
+        (folder.path().join("raw"), folder.path().join("out"), folder.path().join("report.json"));
     std::fs::write(&raw, Noise(12).bytes(200 * MIB)).unwrap();
     let spool = small.0.path().to_str().unwrap();
-    let little = ["--memory", "96MiB", "--spool-disk", "1GiB", "--spool-dir", spool, "--report", report.to_str().unwrap()];
+    let little = [
+        "--memory",
+        "96MiB",
+        "--spool-disk",
+        "1GiB",
+        "--spool-dir",
+        spool,
+        "--report",
+        report.to_str().unwrap(),
+    ];
     run(convert([raw.as_os_str(), "-".as_ref()]).args(little).stdout(File::create(&out).unwrap())).ok();
     equal(&out, &raw);
     let receipt: Value = serde_json::from_slice(&std::fs::read(&report).unwrap()).unwrap();
@@ -97,10 +111,16 @@ fn a_disk_too_large_for_its_clusters_is_told_which_would_do() {
     let memory = tempfile::tempdir_in("/dev/shm").unwrap();
     let target = folder.path().join("t");
     // One sector less than 16 TiB is the most that ext4 takes.
-    let Some(raw) = sparse(memory.path(), 16 << 40).or_else(|| sparse(folder.path(), (16 << 40) - 4096)) else { return };
+    let Some(raw) = sparse(memory.path(), 16 << 40).or_else(|| sparse(folder.path(), (16 << 40) - 4096))
+    else {
+        return;
+    };
     run(convert([&raw, &target]).args(["--cluster-size", "4k"])).refuses(2, &["8k"]);
     run(convert([&raw, &target]).args(["--cluster-size", "512"])).refuses(2, &["8k"]);
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().filter(|e| e.as_ref().unwrap().path() != raw).count(), 0);
+    assert_eq!(
+        std::fs::read_dir(folder.path()).unwrap().filter(|e| e.as_ref().unwrap().path() != raw).count(),
+        0
+    );
 }
 
 #[test]
@@ -127,8 +147,10 @@ fn eleven_bytes_in_fifteen_tebibytes_are_no_work() {
     let answer = read.output().expect("qemu-io, of Debian's qemu-utils");
     let text = String::from_utf8_lossy(&answer.stdout);
     assert!(answer.status.success() && !text.contains("failed"), "{text}");
-    let map = Command::new("qemu-img").args(["map", "--output=json", "-f", "qcow2"]).arg(&target).output().unwrap();
+    let map =
+        Command::new("qemu-img").args(["map", "--output=json", "-f", "qcow2"]).arg(&target).output().unwrap();
     let map: Vec<Value> = serde_json::from_slice(&map.stdout).unwrap();
-    let data: u64 = map.iter().filter(|part| part["data"] == true).map(|part| part["length"].as_u64().unwrap()).sum();
+    let data: u64 =
+        map.iter().filter(|part| part["data"] == true).map(|part| part["length"].as_u64().unwrap()).sum();
     assert_eq!(data, 11 << 21);
 }

@@ -31,7 +31,8 @@ fn converted(lab: &Lab, cloud: &str, more: &[&str]) -> Converted {
     std::fs::create_dir(&spool).unwrap();
     let (source, glance) = (format!("glance:{}", disk.name), target.glance());
     let (report_word, spool_word) = (report.to_str().unwrap(), spool.to_str().unwrap());
-    let words = [&[source.as_str(), &glance, "--report", report_word, "--spool-dir", spool_word], more].concat();
+    let words =
+        [&[source.as_str(), &glance, "--report", report_word, "--spool-dir", spool_word], more].concat();
     let ran = run(&mut convert_in(lab, cloud, words)).ok();
     let id = ran.image_id();
     assert_eq!(std::fs::read_dir(&spool).unwrap().count(), 0);
@@ -58,7 +59,10 @@ fn check_report(report: &Value, image: &Value, source: &Value) {
     assert_eq!(receipt["target_digest"], json!({"algorithm": "sha512", "value": image["os_hash_value"]}));
     assert_eq!(receipt["source_digest"], json!({"algorithm": "sha512", "value": source["os_hash_value"]}));
     assert_eq!(receipt["image_bytes"], image["size"]);
-    assert_eq!((&receipt["source_len_bytes"], &receipt["virtual_size_bytes"]), (&source["size"], &source["size"]));
+    assert_eq!(
+        (&receipt["source_len_bytes"], &receipt["virtual_size_bytes"]),
+        (&source["size"], &source["size"])
+    );
     for stage in ["source", "scan", "encode", "place", "sink"] {
         assert!(report["stages"][stage].is_object(), "{stage}");
     }
@@ -132,11 +136,16 @@ fn a_small_machine_reads_twice_and_sends_the_same_bytes() {
     let in_order = with_little("lab-noranges", &[]);
     let ranges = with_little("lab-ranges", &[]);
     let one_thread = with_little("lab-uwsgi", &["--threads", "1"]);
-    let on_disk = converted(&lab, "lab-noranges", &["--memory", "128MiB", "--compression", "none", "--spool-disk", "4GiB"]);
+    let on_disk = converted(
+        &lab,
+        "lab-noranges",
+        &["--memory", "128MiB", "--compression", "none", "--spool-disk", "4GiB"],
+    );
     assert_eq!(on_disk.report["receipt"]["route"], "spool");
     assert!(on_disk.report["receipt"]["spool"]["disk_written_bytes"].as_u64().unwrap() > 0);
     let memory = if disk(&lab).len > 4 << 30 { "2600MiB" } else { "1GiB" };
-    let in_memory = converted(&lab, "lab-ranges", &["--memory", memory, "--compression", "none", "--spool-disk", "0"]);
+    let in_memory =
+        converted(&lab, "lab-ranges", &["--memory", memory, "--compression", "none", "--spool-disk", "0"]);
     assert_eq!((&in_memory.report["receipt"]["route"], in_memory.ran.disk_write_bytes), (&json!("spool"), 0));
     for other in [&ranges, &one_thread, &on_disk, &in_memory] {
         assert_eq!(other.image["os_hash_value"], in_order.image["os_hash_value"]);
@@ -151,26 +160,56 @@ fn the_records_of_both_images_differ_only_where_they_must() {
     let Some(lab) = lab() else { return };
     let rest = Rest::new(&lab);
     let source = rest.show(&disk(&lab).id);
-    let words = ["--property", "os_distro=snapcow", "--property", "mine=1", "--tag", "mine", "--compression", "zstd"];
+    let words =
+        ["--property", "os_distro=snapcow", "--property", "mine=1", "--tag", "mine", "--compression", "zstd"];
     let image = converted(&lab, "lab-noranges", &words).image;
     let must_differ = [
-        "id", "name", "self", "file", "disk_format", "size", "virtual_size", "checksum", "os_hash_value", "created_at",
-        "updated_at", "tags", "os_distro", "mine", "stores", "direct_url", "locations",
-        "owner_specified.openstack.md5", "img_signature_hash_method", "cinder_encryption_key_deletion_policy",
+        "id",
+        "name",
+        "self",
+        "file",
+        "disk_format",
+        "size",
+        "virtual_size",
+        "checksum",
+        "os_hash_value",
+        "created_at",
+        "updated_at",
+        "tags",
+        "os_distro",
+        "mine",
+        "stores",
+        "direct_url",
+        "locations",
+        "owner_specified.openstack.md5",
+        "img_signature_hash_method",
+        "cinder_encryption_key_deletion_policy",
     ];
     for (key, value) in source.as_object().unwrap() {
-        assert!(must_differ.contains(&key.as_str()) || image[key] == *value, "{key}: {value} became {}", image[key]);
+        assert!(
+            must_differ.contains(&key.as_str()) || image[key] == *value,
+            "{key}: {value} became {}",
+            image[key]
+        );
     }
-    for never in ["owner_specified.openstack.md5", "img_signature_hash_method", "cinder_encryption_key_deletion_policy"] {
+    for never in [
+        "owner_specified.openstack.md5",
+        "img_signature_hash_method",
+        "cinder_encryption_key_deletion_policy",
+    ] {
         assert!(source.get(never).is_some() && image.get(never).is_none(), "{never}");
     }
     for key in image.as_object().unwrap().keys() {
         assert!(source.get(key).is_some() || key == "mine", "{key} is new");
     }
-    assert_eq!((&image["os_distro"], &image["mine"], &image["hw_disk_bus"]), (&json!("snapcow"), &json!("1"), &json!("virtio")));
+    assert_eq!(
+        (&image["os_distro"], &image["mine"], &image["hw_disk_bus"]),
+        (&json!("snapcow"), &json!("1"), &json!("virtio"))
+    );
     assert_eq!((&image["min_disk"], &image["min_ram"]), (&json!(12), &json!(96)));
     assert_eq!((&image["visibility"], &image["virtual_size"]), (&json!("private"), &source["size"]));
-    let mut tags: Vec<_> = image["tags"].as_array().unwrap().iter().map(|tag| tag.as_str().unwrap()).collect();
+    let mut tags: Vec<_> =
+        image["tags"].as_array().unwrap().iter().map(|tag| tag.as_str().unwrap()).collect();
     tags.sort_unstable();
     assert_eq!(tags, ["mine", "seeded", "snapshot"]);
 }
@@ -181,9 +220,21 @@ fn hidden_and_protected_stay_with_the_source_and_other_wishes_are_heard() {
     let rest = Rest::new(&lab);
     let (source, target) = (Named::new(&rest, "hidden"), Named::new(&rest, "unhidden"));
     let data = vec![7; 1 << 20];
-    let more = json!({"os_hidden": true, "protected": true, "hw_disk_bus": "scsi", "tags": ["t"], "min_ram": 5});
+    let more =
+        json!({"os_hidden": true, "protected": true, "hw_disk_bus": "scsi", "tags": ["t"], "min_ram": 5});
     rest.make(&source.name, &data, more);
-    let words = ["--copy-properties", "off", "--min-disk", "3", "--min-ram", "7", "--visibility", "shared", "--store", "fs2"];
+    let words = [
+        "--copy-properties",
+        "off",
+        "--min-disk",
+        "3",
+        "--min-ram",
+        "7",
+        "--visibility",
+        "shared",
+        "--store",
+        "fs2",
+    ];
     let (from, to) = (source.glance(), target.glance());
     let words = [[from.as_str(), &to].as_slice(), &words].concat();
     let ran = run(&mut convert_in(&lab, "lab-ranges", words)).ok();
@@ -191,7 +242,10 @@ fn hidden_and_protected_stay_with_the_source_and_other_wishes_are_heard() {
     let raw: &Path = &folder.path().join("raw");
     std::fs::write(raw, &data).unwrap();
     let image = image_equals(&rest, &ran.image_id(), raw);
-    assert_eq!((&image["os_hidden"], &image["protected"], &image["visibility"]), (&json!(false), &json!(false), &json!("shared")));
+    assert_eq!(
+        (&image["os_hidden"], &image["protected"], &image["visibility"]),
+        (&json!(false), &json!(false), &json!("shared"))
+    );
     assert_eq!((&image["min_disk"], &image["min_ram"], &image["tags"]), (&json!(3), &json!(7), &json!([])));
     assert!(image.get("hw_disk_bus").is_none(), "{image}");
     assert!(image.get("stores").is_none_or(|stores| stores == "fs2"), "{image}");

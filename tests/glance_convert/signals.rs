@@ -90,7 +90,8 @@ fn while_it_waits_for_its_input() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a.qcow2");
     for (target, signal, code) in [(file.to_str().unwrap(), Signal::INT, 130), ("-", Signal::TERM, 143)] {
-        let (running, input) = fed(&mut convert(["-", target, "--spool-dir", folder.path().to_str().unwrap()]));
+        let (running, input) =
+            fed(&mut convert(["-", target, "--spool-dir", folder.path().to_str().unwrap()]));
         running.signal(signal);
         running.finish().refuses(code, &["interrupted"]);
         drop(input);

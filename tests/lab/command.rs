@@ -75,7 +75,8 @@ pub struct Running {
 
 /// `snapcow convert`, with no login in its environment.
 pub fn convert<S: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
-    let mut command = Command::new(option_env!("CARGO_BIN_EXE_snapcow").expect("the command is part of this build"));
+    let mut command =
+        Command::new(option_env!("CARGO_BIN_EXE_snapcow").expect("the command is part of this build"));
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("OS_") {
             command.env_remove(name);
@@ -88,7 +89,11 @@ pub fn convert<S: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item = S>) ->
 }
 
 /// The same, logged in to a cloud of the lab.
-pub fn convert_in<S: AsRef<std::ffi::OsStr>>(lab: &Lab, cloud: &str, words: impl IntoIterator<Item = S>) -> Command {
+pub fn convert_in<S: AsRef<std::ffi::OsStr>>(
+    lab: &Lab,
+    cloud: &str,
+    words: impl IntoIterator<Item = S>,
+) -> Command {
     let mut command = convert(words);
     let file = std::fs::canonicalize(lab.folder.join("clouds.yaml")).unwrap();
     command.env("OS_CLIENT_CONFIG_FILE", file).env("OS_CLOUD", cloud);
@@ -139,7 +144,8 @@ impl Running {
         let begin = Instant::now();
         loop {
             let text = String::from_utf8_lossy(&self.said.lock().unwrap()).into_owned();
-            let mut lines = text.split_inclusive('\n').filter(|line| line.starts_with('{') && line.ends_with('\n'));
+            let mut lines =
+                text.split_inclusive('\n').filter(|line| line.starts_with('{') && line.ends_with('\n'));
             if lines.any(|line| fits(&serde_json::from_str(line).unwrap())) {
                 return;
             }
@@ -159,7 +165,8 @@ impl Running {
         let folder = format!("/proc/{}", self.child.id());
         let mut peak_rss_bytes = 0;
         while !self.has_ended() {
-            peak_rss_bytes = figure(&format!("{folder}/status"), "VmHWM:").map_or(0, |kib| kib << 10).max(peak_rss_bytes);
+            peak_rss_bytes =
+                figure(&format!("{folder}/status"), "VmHWM:").map_or(0, |kib| kib << 10).max(peak_rss_bytes);
             if self.begin.elapsed() > PATIENCE {
                 let _ = self.child.kill();
                 panic!("still running: {}", String::from_utf8_lossy(&self.said.lock().unwrap()));

@@ -92,7 +92,10 @@ fn copy_files(to: &Path, bytes: u64) {
             let Ok(meta) = path.symlink_metadata() else { continue };
             if meta.is_dir() {
                 folders.push(path);
-            } else if meta.is_file() && meta.len() <= left.min(16 * MIB) && std::fs::copy(&path, to.join(format!("{count}"))).is_ok() {
+            } else if meta.is_file()
+                && meta.len() <= left.min(16 * MIB)
+                && std::fs::copy(&path, to.join(format!("{count}"))).is_ok()
+            {
                 left -= meta.len();
                 count += 1;
             }

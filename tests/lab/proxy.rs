@@ -49,7 +49,8 @@ impl Proxy {
         let upstream = lab.text(&format!("/variants/{variant}/url")).trim_start_matches("http://").to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let state = Arc::new(State { upstream, hold, held: AtomicBool::new(false), cut: AtomicBool::new(false) });
+        let state =
+            Arc::new(State { upstream, hold, held: AtomicBool::new(false), cut: AtomicBool::new(false) });
         let shared = Arc::clone(&state);
         // It ends with the test program.
         std::thread::spawn(move || {
@@ -103,7 +104,10 @@ impl State {
         let mut uploaded = 0;
         while let Ok(len @ 1..) = client.read(&mut buffer) {
             let head = String::from_utf8_lossy(&buffer[..len.min(200)]).into_owned();
-            if ["GET /", "PUT /", "POST /", "PATCH /", "DELETE /", "HEAD /"].iter().any(|verb| head.starts_with(verb)) {
+            if ["GET /", "PUT /", "POST /", "PATCH /", "DELETE /", "HEAD /"]
+                .iter()
+                .any(|verb| head.starts_with(verb))
+            {
                 let is_file = head.lines().next().is_some_and(|line| line.contains("/file "));
                 *talk.lock().unwrap() = match (is_file, head.starts_with("PUT")) {
                     (true, true) => Talk::Upload,

@@ -86,12 +86,14 @@ impl Rest {
 
     /// A small raw image, `active`.
     pub fn make(&self, name: &str, data: &[u8], more: Value) -> String {
-        let mut image = json!({"name": name, "disk_format": "raw", "container_format": "bare", "visibility": "private"});
+        let mut image =
+            json!({"name": name, "disk_format": "raw", "container_format": "bare", "visibility": "private"});
         image.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         // An upload that the lab's sqlite broke may stay `saving` for ever; a new record does not.
         for _ in 0..TRIES {
             let id = self.create(image.clone());
-            let (status, answer) = self.call(Method::PUT, &format!("images/{id}/file"), "application/octet-stream", data);
+            let (status, answer) =
+                self.call(Method::PUT, &format!("images/{id}/file"), "application/octet-stream", data);
             if status == 204 && self.show(&id)["status"] == "active" {
                 return id;
             }
@@ -109,7 +111,8 @@ impl Rest {
     }
 
     pub fn download(&self, id: &str, to: &Path) {
-        let request = self.client.get(format!("{}/images/{id}/file", self.base)).header("X-Auth-Token", &self.token);
+        let request =
+            self.client.get(format!("{}/images/{id}/file", self.base)).header("X-Auth-Token", &self.token);
         let mut file = std::fs::File::create(to).unwrap();
         self.runtime.block_on(async {
             let mut answer = request.send().await.unwrap().error_for_status().unwrap();

@@ -1,7 +1,9 @@
 //! The AVX2 kernel: 256 bytes, eight vectors, for each test.
 #![allow(unsafe_code)]
 
-use std::arch::x86_64::{__m256i, _mm256_loadu_si256, _mm256_or_si256, _mm256_setzero_si256, _mm256_testz_si256};
+use std::arch::x86_64::{
+    __m256i, _mm256_loadu_si256, _mm256_or_si256, _mm256_setzero_si256, _mm256_testz_si256,
+};
 
 /// The kernel, if this machine has AVX2.
 pub(super) fn is_zero() -> Option<fn(&[u8]) -> bool> {

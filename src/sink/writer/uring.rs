@@ -51,10 +51,13 @@ impl Uring {
                 Err(error) => return Err(self.output.error(0, error)),
             }
         }
-        let done: Vec<_> = self.ring.completion().map(|entry| (entry.user_data() as usize, entry.result())).collect();
+        let done: Vec<_> =
+            self.ring.completion().map(|entry| (entry.user_data() as usize, entry.result())).collect();
         let mut first_failure = Ok(());
         for (slot, result) in done {
-            let Some((offset, extent)) = self.under_way.get_mut(slot).and_then(Option::take) else { continue };
+            let Some((offset, extent)) = self.under_way.get_mut(slot).and_then(Option::take) else {
+                continue;
+            };
             let written = usize::try_from(result).unwrap_or(0);
             let errno = (result < 0).then(|| std::io::Error::from_raw_os_error(-result));
             let outcome = match errno {
@@ -92,8 +95,12 @@ impl Writer for Uring {
         let pushed = unsafe { self.ring.submission().push(&entry) };
         if pushed.is_err() {
             // The queue has as many places as there are slots, and every submit empties it.
-            let (offset, extent) = self.under_way[slot].take().unwrap_or_else(|| unreachable!("it was just put there"));
-            return self.output.write_plainly(offset, &extent).map_err(|error| self.output.error(offset, error));
+            let (offset, extent) =
+                self.under_way[slot].take().unwrap_or_else(|| unreachable!("it was just put there"));
+            return self
+                .output
+                .write_plainly(offset, &extent)
+                .map_err(|error| self.output.error(offset, error));
         }
         self.ring.submit().map_err(|error| self.output.error(offset, error))?;
         Ok(())
