@@ -31,8 +31,8 @@ fn cluster(len: usize) -> Vec<u8> {
 
 fn codecs(criterion: &mut Criterion) {
     let size = ClusterSize::DEFAULT;
-    let input = cluster(size.len());
-    let mut room = vec![0; size.len()];
+    let input = cluster(size.size());
+    let mut room = vec![0; size.size()];
     let mut group = criterion.benchmark_group("encode, 64 KiB");
     group.throughput(Throughput::Bytes(size.bytes()));
     for compression in [

@@ -84,7 +84,7 @@ fn run(source: Arc<dyn Source>, sink: SinkFacts, target: Target, how: How, dir: 
 fn to_file(source: Arc<dyn Source>, target: &Path, how: How) -> Receipt {
     let sink = SinkFacts { name: target.display().to_string(), order: SinkOrder::Random };
     let file = FileSink::create(target, true).unwrap();
-    run(source, sink, Target::File(file), how, target.parent().unwrap()).unwrap()
+    run(source, sink, Target::File(Box::new(file)), how, target.parent().unwrap()).unwrap()
 }
 
 #[derive(Clone, Default)]
@@ -145,7 +145,7 @@ impl Source for FromStart {
         match wanted {
             Wanted::All => self.0.read(wanted, outlet),
             Wanted::Runs(_) => {
-                let whole = vec![0..wanted.end()];
+                let whole = std::iter::once(0..wanted.end()).collect();
                 self.0.read(&Wanted::Runs(Arc::new(whole)), outlet)
             }
         }
