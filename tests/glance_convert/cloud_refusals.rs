@@ -130,7 +130,7 @@ fn logins_that_fail_say_why() {
     let ca = lab.text("/ca");
     go(&tls, &password, &["--os-cacert", &ca]).refuses(3, &["no such image"]);
     go(&tls, &password, &["--insecure"]).refuses(3, &["no such image"]);
-    go(&tls, &password, &["--os-cacert", "/nonexistent/ca.pem"]).exits(2);
+    go(&tls, &password, &["--os-cacert", "/nonexistent/ca.pem"]).refuses(7, &["CA certificates"]);
     let unknown = run(&mut convert_in(&lab, "nowhere", ["glance:x", "-"]));
     unknown.refuses(4, &["nowhere", "lab-ranges"]);
     let bare = run(&mut convert(["glance:x", "-"]));
