@@ -89,18 +89,7 @@ pub fn carry_out(
     )?;
     refuse_same_file(&opened, &target)?;
     let spool_dir = spool_dir(options);
-    let plan = Plan::new(Facts {
-        source: opened.source.facts().clone(),
-        sink: sink_facts(&target),
-        machine: machine_facts(&spool_dir),
-        wishes: Wishes {
-            cluster_size: options.cluster_size,
-            threads: options.threads.map(usize::from),
-            connections: options.connections.map(usize::from),
-            memory_bytes: options.memory,
-            spool_disk: options.spool_disk,
-        },
-    })?;
+    let plan = make_plan(options, &opened, &target, &spool_dir)?;
     let mut notes = notes(options, &target, &opened);
     outcome.plan = Some(plan.clone());
     if options.dry_run {
@@ -158,6 +147,26 @@ pub fn carry_out(
     }
     finish(quiet, receipt, outcome);
     Ok(())
+}
+
+fn make_plan(
+    options: &ConvertArgs,
+    opened: &Opened,
+    target: &TargetWords<'_>,
+    spool_dir: &Path,
+) -> Result<Plan> {
+    Plan::new(Facts {
+        source: opened.source.facts().clone(),
+        sink: sink_facts(target),
+        machine: machine_facts(spool_dir),
+        wishes: Wishes {
+            cluster_size: options.cluster_size,
+            threads: options.threads.map(usize::from),
+            connections: options.connections.map(usize::from),
+            memory_bytes: options.memory,
+            spool_disk: options.spool_disk,
+        },
+    })
 }
 
 fn stdout(cancel: &Cancel) -> Result<Box<dyn std::io::Write + Send>> {

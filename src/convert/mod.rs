@@ -150,7 +150,7 @@ fn spooled(
     let mut map = new_map(job);
     let begin = Instant::now();
     let pass = survey(engine, job, &mut map, &mut |encoded| spool.append(encoded.cluster, encoded.stored))?;
-    spool.finish();
+    spool.finish()?;
     receipt.surveyed(&pass, &map, job)?;
     let layout = Layout::new(job.geometry, Order::HeadFirst, virtual_size(&pass), &map)?;
     Counters::add(&job.counters.image_bytes, layout.file_len);

@@ -26,8 +26,12 @@ pub(super) enum Waited {
     Failed,
 }
 
+/// How a block gets into the file; tests have slower ways.
+pub(super) type Write = fn(&File, &[u8], u64) -> std::io::Result<()>;
+
 #[derive(Debug)]
 pub(super) struct Disk {
+    pub(super) write: Write,
     dir: PathBuf,
     block_bytes: usize,
     slots_max: u64,
@@ -47,7 +51,9 @@ struct Open {
 
 impl Disk {
     pub(super) fn new(dir: PathBuf, slots_max: u64, block_bytes: usize) -> Self {
+        let write = File::write_all_at;
         Self {
+            write,
             dir,
             block_bytes,
             slots_max,
@@ -74,7 +80,7 @@ impl Disk {
     /// Sends a block on its way.
     pub(super) fn submit(&mut self, bytes: Bytes) -> Submitted {
         if self.open.is_none() {
-            match Open::new(&self.dir) {
+            match Open::new(&self.dir, self.write) {
                 Ok(open) => self.open = Some(open),
                 Err(error) => {
                     tracing::warn!("no spool file in {}: {error}", self.dir.display());
@@ -166,14 +172,14 @@ impl Disk {
 
 impl Open {
     /// An unlinked file, gone with the process however that ends.
-    fn new(dir: &std::path::Path) -> std::io::Result<Self> {
+    fn new(dir: &std::path::Path, write: Write) -> std::io::Result<Self> {
         let file = Arc::new(tempfile::tempfile_in(dir)?);
         let (work, orders) = channel::<(u64, Bytes)>();
         let (reports, done) = channel();
         let to = Arc::clone(&file);
         std::thread::Builder::new().name("spool".into()).spawn(move || {
             for (offset, bytes) in orders {
-                let result = to.write_all_at(&bytes, offset);
+                let result = write(&to, &bytes, offset);
                 if reports.send((bytes, result)).is_err() {
                     return;
                 }

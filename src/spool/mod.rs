@@ -11,7 +11,7 @@ mod disk;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -20,10 +20,12 @@ use crate::units::{ClusterIndex, ClusterSize, Human};
 use block::{Block, Place, RECORD_HEADER_BYTES, Records};
 use disk::{Disk, Submitted};
 
-/// A source that cannot wait is never kept waiting for the spool's disk any longer than this for
-/// one block: a block takes at least its own size of guest bytes, so 2 MiB/s are held with room
-/// to spare.
-const DISK_PATIENCE: Duration = Duration::from_millis(700);
+/// A source that cannot wait is kept waiting for the spool's disk no longer than this for each MiB of
+/// blocks on average. A block takes at least its own size of guest bytes, so 2 MiB/s are held with room to
+/// spare even where nothing gets smaller.
+const DISK_PATIENCE_PER_MIB: Duration = Duration::from_millis(400);
+/// Patience that was not used is saved up to this much, for a disk that is fast but for a hiccup.
+const DISK_PATIENCE_MAX: Duration = Duration::from_millis(1200);
 
 /// Usual size of a block, in bytes; larger only for clusters of 2 MiB.
 pub const BLOCK_BYTES: usize = 1 << 20;
@@ -68,6 +70,8 @@ pub struct Spool {
     blocks: VecDeque<Block>,
     disk: Option<Disk>,
     open: Option<Block>,
+    /// How long the disk may be waited for from now on.
+    patience: Duration,
     stats: SpoolStats,
 }
 
@@ -88,6 +92,7 @@ impl Spool {
             blocks: VecDeque::new(),
             disk,
             open: None,
+            patience: DISK_PATIENCE_MAX,
             stats: SpoolStats::default(),
         }
     }
@@ -117,11 +122,15 @@ impl Spool {
     }
 
     /// Ends the survey: nothing comes after this, and what is on its way to disk has arrived.
-    pub fn finish(&mut self) {
+    ///
+    /// # Errors
+    /// [`Kind::Local`] if the disk fails and nothing may be let go.
+    pub fn finish(&mut self) -> Result<()> {
         self.seal();
         while self.disk.as_ref().is_some_and(Disk::is_busy) {
-            self.reap(None);
+            self.reap(None)?;
         }
+        Ok(())
     }
 
     /// The lowest cluster that is still here, if any is.
@@ -166,7 +175,7 @@ impl Spool {
     /// Memory for one more block: free, new, or taken from the oldest block in memory.
     fn memory_block(&mut self) -> Result<Vec<u8>> {
         loop {
-            self.reap(Some(Duration::ZERO));
+            self.reap(Some(Duration::ZERO))?;
             if let Some(memory) = self.free.pop() {
                 return Ok(memory);
             }
@@ -184,11 +193,13 @@ impl Spool {
             return self.drop_lowest();
         };
         if disk.is_busy() {
-            let patience = self.limits.may_drop.then_some(DISK_PATIENCE);
-            if !self.reap(patience) {
-                self.give_up_disk();
+            let patience = self.limits.may_drop.then_some(self.patience);
+            let begin = Instant::now();
+            if self.reap(patience)? {
+                self.patience = self.patience.saturating_sub(begin.elapsed());
+                return Ok(());
             }
-            return Ok(());
+            return self.give_up_disk();
         }
         let Some(oldest) = self.blocks.iter_mut().find(|block| matches!(block.place, Place::Memory(_)))
         else {
@@ -198,30 +209,26 @@ impl Spool {
         match disk.submit(bytes.clone()) {
             Submitted::Slot(slot) => {
                 oldest.place = Place::Disk(slot);
+                let earned = DISK_PATIENCE_PER_MIB.mul_f64(self.block_bytes as f64 / (1 << 20) as f64);
+                self.patience = (self.patience + earned).min(DISK_PATIENCE_MAX);
                 Ok(())
             }
             Submitted::Full => self.drop_lowest(),
-            Submitted::Failed => {
-                self.give_up_disk();
-                Ok(())
-            }
+            Submitted::Failed => self.give_up_disk(),
         }
     }
 
     /// Takes back the memory of blocks that have reached the disk. Waits at most `patience`
     /// (without end if `None`) for one; false if none came in time.
-    fn reap(&mut self, patience: Option<Duration>) -> bool {
-        let Some(disk) = &mut self.disk else { return true };
+    fn reap(&mut self, patience: Option<Duration>) -> Result<bool> {
+        let Some(disk) = &mut self.disk else { return Ok(true) };
         match disk.wait(patience) {
-            disk::Waited::Nothing => false,
+            disk::Waited::Nothing => Ok(false),
             disk::Waited::Done(bytes) => {
                 self.recycle(bytes);
-                true
+                Ok(true)
             }
-            disk::Waited::Failed => {
-                self.give_up_disk();
-                true
-            }
+            disk::Waited::Failed => self.give_up_disk().map(|()| true),
         }
     }
 
@@ -260,8 +267,15 @@ impl Spool {
     }
 
     /// The disk failed or is too slow: what lies on it is let go, and memory alone goes on.
-    fn give_up_disk(&mut self) {
-        let Some(disk) = self.disk.take() else { return };
+    /// Without leave to let go that is the end.
+    fn give_up_disk(&mut self) -> Result<()> {
+        let Some(disk) = self.disk.take() else { return Ok(()) };
+        let on_disk = self.blocks.front().is_some_and(|block| matches!(block.place, Place::Disk(_)));
+        if on_disk && !self.limits.may_drop {
+            let what = format!("write to the spool file in {}", self.limits.dir.display());
+            return Err(Error::new(Stage::Spool, Kind::Local, what)
+                .advise("give a directory on a disk that works with --spool-dir, or a larger --memory"));
+        }
         tracing::warn!("the spool's disk failed or cannot keep up; going on with memory alone");
         self.stats.disk_written_bytes += disk.written();
         self.stats.disk_given_up = true;
@@ -272,6 +286,7 @@ impl Spool {
                 self.stats.dropped_bytes += block.stored_bytes();
             }
         }
+        Ok(())
     }
 
     fn overflow(&self) -> Error {

@@ -21,7 +21,7 @@ fn filled(limits: Limits, clusters: u64) -> Spool {
     for index in 0..clusters {
         spool.append(ClusterIndex(index * 2), &stored(index)).unwrap();
     }
-    spool.finish();
+    spool.finish().unwrap();
     spool
 }
 
@@ -94,6 +94,47 @@ fn clusters_of_two_mib_fit() {
     for index in 0..8 {
         spool.append(ClusterIndex(index), &vec![index as u8; cs.size()]).unwrap();
     }
-    spool.finish();
+    spool.finish().unwrap();
     assert_eq!(spool.read().map(|r| r.unwrap().1[0]).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5, 6, 7]);
+}
+
+/// Far slower than any network.
+fn crawl(file: &std::fs::File, bytes: &[u8], offset: u64) -> std::io::Result<()> {
+    std::thread::sleep(Duration::from_secs(20));
+    std::os::unix::fs::FileExt::write_all_at(file, bytes, offset)
+}
+
+fn fail(_: &std::fs::File, _: &[u8], _: u64) -> std::io::Result<()> {
+    Err(std::io::ErrorKind::StorageFull.into())
+}
+
+#[test]
+fn a_disk_that_cannot_keep_up_is_given_up_and_not_waited_for() {
+    let mut spool = Spool::new(limits(3, 100, true), CS);
+    spool.disk.as_mut().unwrap().write = crawl;
+    let begin = Instant::now();
+    for index in 0..500 {
+        spool.append(ClusterIndex(index * 2), &stored(index)).unwrap();
+    }
+    spool.finish().unwrap();
+    assert!(begin.elapsed() < Duration::from_secs(15), "the disk was waited for");
+    assert!(spool.stats().disk_given_up && spool.has_dropped());
+    check_contents(&spool, 500);
+}
+
+#[test]
+fn a_disk_that_fails_is_given_up_only_where_clusters_may_go() {
+    let mut spool = Spool::new(limits(3, 100, true), CS);
+    spool.disk.as_mut().unwrap().write = fail;
+    for index in 0..500 {
+        spool.append(ClusterIndex(index * 2), &stored(index)).unwrap();
+    }
+    spool.finish().unwrap();
+    assert!(spool.stats().disk_given_up && spool.has_dropped());
+    check_contents(&spool, 500);
+
+    let mut spool = Spool::new(limits(3, 100, false), CS);
+    spool.disk.as_mut().unwrap().write = fail;
+    let error = (0..500).find_map(|index| spool.append(ClusterIndex(index), &stored(index)).err()).unwrap();
+    assert_eq!((error.stage(), error.kind()), (Stage::Spool, Kind::Local), "{error}");
 }
