@@ -107,7 +107,7 @@ fn a_slow_uplink_is_no_reason_to_be_cut() {
         let proxy = slow_uplink(cloud.image_endpoint(), 3 * MIB / 2);
         // The same cloud, entered by another door.
         let clouds = std::fs::read_to_string(lab.folder.join("clouds.yaml")).unwrap();
-        let moved = tempfile::NamedTempFile::new().unwrap();
+        let moved = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
         let entry = "\n  lab-uwsgi:\n";
         assert!(clouds.contains(entry));
         let door = format!("{entry}    image_endpoint_override: \"{proxy}\"\n");

@@ -93,13 +93,13 @@ pub fn carry_out(
     let mut notes = notes(options, &target, &opened);
     outcome.plan = Some(plan.clone());
     if options.dry_run {
-        match target {
+        return rehearse(
+            options,
+            &target,
             #[cfg(feature = "openstack")]
-            TargetWords::Glance(name) => clouds.check_target_name(name, options)?,
-            TargetWords::File(path) => FileSink::check(path, options.force)?,
-            _ => {}
-        }
-        return say(&summary::plan(&plan, &notes));
+            clouds,
+            &summary::plan(&plan, &notes),
+        );
     }
     let counters = Arc::new(Counters::default());
     outcome.counters = Some(Arc::clone(&counters));
@@ -122,15 +122,9 @@ pub fn carry_out(
     if !quiet {
         notes.iter().chain(&plan.notes).for_each(|note| tell(format_args!("snapcow: note: {note}")));
     }
-    let job = Job {
-        source: opened.source,
-        source_digest: opened.digest,
-        geometry,
-        compression,
-        spool_dir,
-        counters: Arc::clone(&counters),
-        cancel: cancel.clone(),
-    };
+    let (source, source_digest) = (opened.source, opened.digest);
+    let (shared, cancel) = (Arc::clone(&counters), cancel.clone());
+    let job = Job { source, source_digest, geometry, compression, spool_dir, counters: shared, cancel };
     let progress = Progress::start(options.progress, quiet, counters, plan.facts.source.len);
     let result = convert(&plan, &job, sink);
     drop(progress);
@@ -147,6 +141,22 @@ pub fn carry_out(
     }
     finish(quiet, receipt, outcome);
     Ok(())
+}
+
+/// What can be found out without doing it: whether the target's name is free, and the plan.
+fn rehearse(
+    options: &ConvertArgs,
+    target: &TargetWords<'_>,
+    #[cfg(feature = "openstack")] clouds: &mut Clouds,
+    plan: &str,
+) -> Result<()> {
+    match target {
+        #[cfg(feature = "openstack")]
+        TargetWords::Glance(name) => clouds.check_target_name(name, options)?,
+        TargetWords::File(path) => FileSink::check(path, options.force)?,
+        _ => {}
+    }
+    say(plan)
 }
 
 fn make_plan(

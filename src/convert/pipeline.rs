@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -96,8 +97,9 @@ impl Engine {
             .hash
             .map(|algorithm| self.spawn_hash(algorithm, read.1.clone(), work.0.clone()))
             .transpose()?;
+        let surveys = matches!(order.wanted, Wanted::All);
         for index in 0..self.threads {
-            self.spawn_encoder(index, work.1.clone(), done.clone())?;
+            self.spawn_encoder(index, surveys, work.1.clone(), done.clone())?;
         }
         let source = self.spawn_source(order.wanted, order.resume, read.0.clone())?;
         drop((read, work, done));
@@ -177,14 +179,21 @@ impl Engine {
         })
     }
 
-    fn spawn_encoder(&self, index: usize, from: Receiver<Chunk>, to: Sender<Encoded>) -> Result<()> {
+    fn spawn_encoder(
+        &self,
+        index: usize,
+        surveys: bool,
+        from: Receiver<Chunk>,
+        to: Sender<Encoded>,
+    ) -> Result<()> {
         let mut encoder = Encoder::new(self.compression, self.cluster_size);
         let counters = Arc::clone(&self.counters);
         let cs = self.cluster_size;
         spawn(&format!("encode-{index}"), move || {
             while let Ok(chunk) = from.recv_blocking() {
                 // A panic here would leave everybody waiting for this chunk.
-                let encoded = catch_unwind(AssertUnwindSafe(|| encode(chunk, &mut encoder, cs, &counters)));
+                let encoded =
+                    catch_unwind(AssertUnwindSafe(|| encode(chunk, &mut encoder, cs, &counters, surveys)));
                 if to.send_blocking(encoded.map_err(|_| panicked("encode"))).is_err() {
                     break;
                 }
@@ -195,11 +204,23 @@ impl Engine {
 }
 
 /// Scans and encodes one chunk.
-fn encode(chunk: Chunk, encoder: &mut Encoder, cs: ClusterSize, counters: &Counters) -> EncodedChunk {
+fn encode(
+    chunk: Chunk,
+    encoder: &mut Encoder,
+    cs: ClusterSize,
+    counters: &Counters,
+    surveys: bool,
+) -> EncodedChunk {
     let guest_bytes = chunk.clusters * cs.bytes();
-    Counters::add(&counters.guest_bytes, guest_bytes);
+    // What a second read encodes again is no news about the disk.
+    let count = |counter: &AtomicU64, value: u64| {
+        if surveys {
+            Counters::add(counter, value);
+        }
+    };
+    count(&counters.guest_bytes, guest_bytes);
     let Body::Data { bytes, mut room, .. } = chunk.body else {
-        Counters::add(&counters.hole_bytes, guest_bytes);
+        count(&counters.hole_bytes, guest_bytes);
         return EncodedChunk::hole(chunk.sequence, chunk.first, chunk.clusters, cs);
     };
     let begin = Instant::now();
@@ -225,10 +246,10 @@ fn encode(chunk: Chunk, encoder: &mut Encoder, cs: ClusterSize, counters: &Count
     counters.spent(Timed::Scan, scanned - begin);
     counters.spent(Timed::Encode, scanned.elapsed());
     let data_bytes = encoded.data_clusters() * cs.bytes();
-    Counters::add(&counters.data_bytes, data_bytes);
-    Counters::add(&counters.zero_bytes, guest_bytes - data_bytes);
-    Counters::add(&counters.plain_clusters, plain);
-    Counters::add(&counters.stored_bytes, at as u64 + plain * cs.bytes());
+    count(&counters.data_bytes, data_bytes);
+    count(&counters.zero_bytes, guest_bytes - data_bytes);
+    count(&counters.plain_clusters, plain);
+    count(&counters.stored_bytes, at as u64 + plain * cs.bytes());
     encoded.attach(bytes, room);
     encoded
 }
