@@ -1,5 +1,5 @@
 //! Images and their bytes against the real Keystone and Glance of `tools/openstack`; see `lab`.
-#![cfg(feature = "openstack")]
+#![cfg(all(feature = "cli", feature = "openstack"))]
 
 mod lab;
 

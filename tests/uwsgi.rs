@@ -1,6 +1,6 @@
 //! A real Glance behind a real uWSGI at its default timeout, which cuts whoever is slow: a slow uplink, and
 //! a service with a single worker.
-#![cfg(feature = "embedded")]
+#![cfg(all(feature = "cli", feature = "embedded"))]
 
 #[path = "faults/bench.rs"]
 #[allow(dead_code, reason = "each test program uses a part of it")]

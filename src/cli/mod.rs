@@ -63,13 +63,11 @@ fn tell(line: impl std::fmt::Display) {
 fn start_log(verbose: u8, quiet: bool) {
     let level = match (quiet, verbose) {
         (true, _) => "error",
-        (false, 0) => "warn,openstack_sdk=off,openstack_sdk_core=off",
+        (false, 0) => "warn,openstack_sdk_core=off",
         (false, 1) => "warn,snapcow=info",
         (false, 2) => "warn,snapcow=debug",
         // Never other crates' own logs of requests: they may hold tokens.
-        (false, _) => {
-            "info,snapcow=trace,openstack_sdk=off,openstack_sdk_core=off,reqwest=info,hyper=info,hyper_util=info"
-        }
+        (false, _) => "info,snapcow=trace,openstack_sdk_core=off",
     };
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(level))

@@ -14,8 +14,7 @@ pub fn machine_facts(spool_dir: &Path) -> MachineFacts {
         cores: std::thread::available_parallelism().map_or(1, |cores| cores.get()),
         memory_bytes: memory_bytes(),
         spool_free_bytes: statfs.as_ref().map(|fs| fs.f_bavail.saturating_mul(fs.f_bsize as u64)),
-        spool_is_memory: statfs
-            .is_some_and(|fs| MEMORY_FILE_SYSTEMS.iter().any(|&magic| fs.f_type as u64 == magic)),
+        spool_is_memory: statfs.is_some_and(|fs| MEMORY_FILE_SYSTEMS.contains(&(fs.f_type as u64))),
     }
 }
 

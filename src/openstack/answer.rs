@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use reqwest::{Response, StatusCode};
+use secrecy::SecretString;
 use serde_json::Value;
 
 use crate::error::{Error, Kind, Result, Stage};
@@ -24,6 +25,8 @@ pub(super) struct Answer {
     pub(super) body: Vec<u8>,
     /// `Retry-After`, if it was a number of seconds.
     pub(super) retry_after: Option<Duration>,
+    /// `X-Subject-Token`, by which Keystone hands over a token.
+    pub(super) subject_token: Option<SecretString>,
 }
 
 impl Answer {
@@ -203,6 +206,7 @@ mod tests {
             stream: None,
             body: b"token gAAAAsecret is bad".to_vec(),
             retry_after: None,
+            subject_token: None,
         };
         let text = answer.error(Stage::Sink, "create", "gAAAAsecret").to_string();
         assert!(text.contains("token *** is bad") && !text.contains("gAAAAsecret"), "{text}");

@@ -1,23 +1,22 @@
 //! The login: takes a chosen cloud, gives a token, its life and the address of Glance; holds the
 //! credentials for the next login.
 //!
-//! openstack_sdk does the talking to Keystone (password, token, application credential) with its
-//! on-disk cache off, and is dropped after each login: nothing else of it is needed. Its errors lose
-//! the cause of a failed connection, so Keystone is greeted by our own client first.
+//! What is said to Keystone stands in [`super::keystone`].
 
-use std::error::Error as StdError;
 use std::time::Duration;
 
-use openstack_sdk::auth::AuthError;
-use openstack_sdk::config::CloudConfig;
-use openstack_sdk::{AsyncOpenStack, OpenStackError};
-use reqwest::{Client, Url};
+use openstack_sdk_core::config::CloudConfig;
+use reqwest::{StatusCode, Url};
 use secrecy::SecretString;
+use serde_json::Value;
 
+use super::answer::{self, Answer};
 use super::config::Chosen;
-use super::http::{self, Retry, Reuse, Tls};
-use super::{answer, http::JSON_WAIT};
+use super::http::{self, JSON_WAIT, Retry, Reuse, Tls};
+use super::keystone::{self, Endpoint, Granted};
 use crate::error::{Error, Kind, Result, Stage};
+
+const NOT_KEYSTONE: &str = "check `auth_url`: it must be Keystone's, and version 3";
 
 /// Credentials, and how to find Glance in the catalogue they open.
 pub(super) struct Login {
@@ -37,13 +36,6 @@ pub(super) struct Session {
     pub(super) endpoint: Url,
 }
 
-/// One address of Glance in the catalogue.
-struct Offer {
-    interface: String,
-    region: Option<String>,
-    url: String,
-}
-
 impl Login {
     pub(super) fn new(chosen: Chosen) -> Self {
         let Chosen { label, config, region, interface, image_endpoint, .. } = chosen;
@@ -56,143 +48,89 @@ impl Login {
 
     /// Logs in afresh.
     pub(super) async fn run(&self, tls: &Tls, retry: &Retry, stage: Stage) -> Result<Session> {
-        link_plugins();
-        self.complete(stage)?;
-        self.greet(tls, retry, stage).await?;
+        let (url, body) = self.request(stage)?;
+        let client = tls.client(&url, Reuse::No, stage)?;
+        let what = format!("log in to `{}`", self.label);
         let mut failures = 0;
-        let sdk = loop {
-            // Its default is 30 s for a whole request and 5 s for a connection.
-            let login = AsyncOpenStack::builder(&self.config)
-                .disable_auth_cache(true)
-                .renew_auth(true)
-                .http_timeout(JSON_WAIT)
-                .http_connect_timeout(http::CONNECT_TIMEOUT)
-                .connect();
-            let error = match login.await {
-                Ok(sdk) => break sdk,
-                Err(error) => self.explain(&error, stage),
+        loop {
+            let request = client.post(url.clone()).json(&body);
+            let (error, asked) = match http::once(request, JSON_WAIT, false, stage, &what).await {
+                Ok(answer) if answer.status == StatusCode::CREATED => return self.read(&answer, stage),
+                Ok(answer) => (self.explain(&answer, &what, stage), answer.retry_after),
+                Err(error) => (error, None),
             };
             failures += 1;
             if failures >= retry.tries || !error.is_retryable() {
                 return Err(error);
             }
-            tokio::time::sleep(retry.pause(failures, None)).await;
+            tokio::time::sleep(retry.pause(failures, asked)).await;
+        }
+    }
+
+    fn request(&self, stage: Stage) -> Result<(Url, Value)> {
+        if let Some(missing) = keystone::missing(&self.config) {
+            let advice = format!("set `{missing}` in clouds.yaml, or OS_{}", missing.to_ascii_uppercase());
+            return Err(self.refuse(stage, format_args!("there is no `{missing}`")).advise(advice));
+        }
+        let address = self.config.auth.as_ref().and_then(|auth| auth.auth_url.as_deref()).unwrap_or_default();
+        let Some(url) = keystone::tokens_url(address) else {
+            let said =
+                if address.is_empty() { "there is no auth_url" } else { "its auth_url is no http address" };
+            return Err(self.refuse(stage, said).advise("set `auth_url` in clouds.yaml, or OS_AUTH_URL"));
         };
-        let (Some(token), Some(info)) = (sdk.get_auth_token(), sdk.get_auth_info()) else {
-            return Err(self.refuse(stage, "Keystone gave no token"));
+        let Some(body) = keystone::request(&self.config) else {
+            let kind = answer::one_line(self.config.auth_type.as_deref().unwrap_or_default());
+            return Err(self
+                .refuse(stage, format_args!("there is no login of the kind `{kind}` here"))
+                .advise("use a password, a token or an application credential, or give OS_TOKEN"));
         };
-        let life = info
-            .token
-            .issued_at
-            .and_then(|issued| info.token.expires_at.signed_duration_since(issued).to_std().ok());
-        let project = info.token.project.and_then(|project| project.id);
+        Ok((url, body))
+    }
+
+    fn read(&self, answer: &Answer, stage: Stage) -> Result<Session> {
+        let granted = serde_json::from_slice::<Granted>(&answer.body);
+        let (Some(token), Ok(Granted { token: grant })) = (answer.subject_token.clone(), granted) else {
+            return Err(self.refuse(stage, "the answer holds no token").advise(NOT_KEYSTONE));
+        };
+        let life =
+            grant.issued_at.and_then(|issued| grant.expires_at.signed_duration_since(issued).to_std().ok());
+        let project = grant.project.map(|project| project.id);
         let endpoint = match &self.image_endpoint {
             Some(endpoint) => with_project(endpoint, project.as_deref()),
             None => {
-                let catalog = info.token.catalog.unwrap_or_default();
-                let images = catalog.into_iter().filter(|service| service.service_type == "image");
-                let offers: Vec<Offer> = images
-                    .flat_map(|service| service.endpoints)
-                    .map(|at| Offer { interface: at.interface, region: at.region, url: at.url })
-                    .collect();
+                let images = grant.catalog.into_iter().filter(|service| service.kind == "image");
+                let offers: Vec<Endpoint> = images.flat_map(|service| service.endpoints).collect();
                 self.find_glance(&offers, stage)?
             }
         };
         Ok(Session { token, life, project, endpoint: endpoint_root(&endpoint, stage)? })
     }
 
-    /// Asks Keystone for its versions: nothing is wanted but a sound connection, for its errors' sake.
-    async fn greet(&self, tls: &Tls, retry: &Retry, stage: Stage) -> Result<()> {
-        let what = format!("log in to `{}`", self.label);
-        let address = self.config.auth.as_ref().and_then(|auth| auth.auth_url.as_deref()).unwrap_or_default();
-        let url =
-            Url::parse(address).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-        let Some(url) = url else {
-            let said =
-                if address.is_empty() { "there is no auth_url" } else { "its auth_url is no http address" };
-            return Err(self.refuse(stage, said).advise("set `auth_url` in clouds.yaml, or OS_AUTH_URL"));
-        };
-        let client: Client = tls.client(&url, Reuse::No, stage)?;
-        let mut failures = 0;
-        loop {
-            let error = match http::once(client.get(url.clone()), JSON_WAIT, false, stage, &what).await {
-                Ok(answer) if !answer::may_pass(answer.status) => return Ok(()),
-                Ok(answer) => answer.error(stage, &what, ""),
-                Err(error) => error,
-            };
-            failures += 1;
-            if failures >= retry.tries || !error.is_retryable() {
-                return Err(error);
-            }
-            tokio::time::sleep(retry.pause(failures, None)).await;
-        }
-    }
-
-    /// Names a setting that the login needs and that nobody gave: the SDK would ask for it on a terminal.
-    fn complete(&self, stage: Stage) -> Result<()> {
-        let Some(auth) = &self.config.auth else { return Ok(()) };
-        let user = auth.username.is_some() || auth.user_id.is_some();
-        let missing = match self.config.auth_type.as_deref() {
-            Some("v3password") if !user => "username",
-            Some("v3password") if auth.password.is_none() => "password",
-            Some("v3token") if auth.token.is_none() => "token",
-            Some("v3applicationcredential") if auth.application_credential_secret.is_none() => {
-                "application_credential_secret"
-            }
-            // The SDK does not look one up by its name.
-            Some("v3applicationcredential") if auth.application_credential_id.is_none() => {
-                "application_credential_id"
-            }
-            _ => return Ok(()),
-        };
-        let advice = format!("set `{missing}` in clouds.yaml, or OS_{}", missing.to_ascii_uppercase());
-        Err(self.refuse(stage, format_args!("there is no `{missing}`")).advise(advice))
-    }
-
     fn refuse(&self, stage: Stage, why: impl std::fmt::Display) -> Error {
         Error::new(stage, Kind::Login, format!("log in to `{}`: {why}", self.label))
     }
 
-    /// The SDK's error as ours, with every secret of the configuration taken out of its text.
-    fn explain(&self, error: &OpenStackError, stage: Stage) -> Error {
-        let mut text = deepest(error);
+    /// Keystone's refusal, with every secret of the configuration taken out of its text.
+    fn explain(&self, answer: &Answer, what: &str, stage: Stage) -> Error {
+        let mut text = answer::message(&answer.body);
         for secret in self.config.get_sensitive_values() {
             text = answer::redact(&text, secret);
         }
-        let text = answer::one_line(&text);
-        match error {
-            OpenStackError::AuthError { source: AuthError::Identity(identity) } => {
-                self.by_status(u64::from(identity.code), &text, stage)
-            }
-            OpenStackError::AuthError { source: AuthError::UnknownAuth { code, .. } } => {
-                self.by_status(u64::from(*code), &text, stage)
-            }
-            OpenStackError::AuthError { source: AuthError::Reqwest { .. } }
-            | OpenStackError::Communication { .. }
-            | OpenStackError::Discovery { .. }
-            | OpenStackError::Api { .. } => {
-                Error::new(stage, Kind::Network, format!("log in to `{}`", self.label))
-                    .because(text)
-                    .advise("check `auth_url`: it must be Keystone's, and version 3")
-                    .retry()
-            }
-            _ => self
-                .refuse(stage, text)
-                .advise("complete the cloud's settings in clouds.yaml or the OS_* variables"),
-        }
-    }
-
-    fn by_status(&self, code: u64, text: &str, stage: Stage) -> Error {
-        if code == 429 || code >= 500 {
-            let what = format!("log in to `{}`: Keystone answers {code}: {text}", self.label);
+        let status = answer.status;
+        if answer::may_pass(status) {
+            let what = format!("{what}: Keystone answers {}: {text}", status.as_u16());
             return Error::new(stage, Kind::Network, what).advise("try again later").retry();
         }
-        self.refuse(stage, text)
-            .advise("check user, password, project and domain, or the application credential")
+        if matches!(status.as_u16(), 400 | 401 | 403) {
+            return self
+                .refuse(stage, text)
+                .advise("check user, password, project and domain, or the application credential");
+        }
+        Error::new(stage, Kind::Network, format!("{what}: {} {text}", status.as_u16())).advise(NOT_KEYSTONE)
     }
 
     /// Glance's address in the catalogue, by region and interface.
-    fn find_glance(&self, all: &[Offer], stage: Stage) -> Result<String> {
+    fn find_glance(&self, all: &[Endpoint], stage: Stage) -> Result<String> {
         let interface = self.interface.strip_suffix("URL").unwrap_or(&self.interface);
         let region_fits = |region: &Option<String>| self.region.is_none() || *region == self.region;
         let hit =
@@ -221,32 +159,6 @@ impl Login {
             "correct --os-region-name or --os-interface"
         };
         Err(self.refuse(stage, why).advise(advice))
-    }
-}
-
-/// Makes the linker keep the SDK's ways to log in. They register themselves before `main`, if they are linked
-/// at all; the SDK's build script is to see to that, but in the published 0.22.8 it finds none of them,
-/// since it reads a manifest that cargo has rewritten.
-fn link_plugins() {
-    std::hint::black_box(&openstack_sdk_auth_applicationcredential::ANCHOR);
-    std::hint::black_box(&openstack_sdk_auth_password::ANCHOR);
-}
-
-/// The text of the last cause: the SDK's outer texts repeat it.
-fn deepest(error: &OpenStackError) -> String {
-    if let OpenStackError::AuthError { source: AuthError::UnknownAuth { code, message } } = error {
-        return format!("{code}: {}", answer::message(message.as_deref().unwrap_or_default().as_bytes()));
-    }
-    let mut last: &dyn StdError = error;
-    while let Some(next) = last.source() {
-        last = next;
-    }
-    let text = last.to_string();
-    match error {
-        OpenStackError::AuthError { source: AuthError::AuthValueNotSupplied(name) } => {
-            format!("`{name}` is not set")
-        }
-        _ => text.strip_prefix("authentication method error: ").unwrap_or(&text).to_owned(),
     }
 }
 
@@ -304,7 +216,7 @@ mod tests {
 
     #[test]
     fn glance_is_found_by_region_and_interface_and_its_absence_explained() {
-        let offer = |interface: &str, region: &str, url: &str| Offer {
+        let offer = |interface: &str, region: &str, url: &str| Endpoint {
             interface: interface.into(),
             region: Some(region.into()),
             url: url.into(),

@@ -8,7 +8,7 @@
 
 use std::path::{Path, PathBuf};
 
-use openstack_sdk::config::{Auth, CloudConfig, ConfigFile};
+use openstack_sdk_core::config::{Auth, CloudConfig, ConfigFile};
 use secrecy::SecretString;
 
 use super::answer::one_line;
@@ -259,7 +259,6 @@ fn complete(mut config: CloudConfig, label: String, options: &CloudOptions, env:
         // It has a scope of its own, and Keystone refuses a second one.
         (auth.project_id, auth.project_name, auth.domain_id, auth.domain_name) = (None, None, None, None);
     }
-    settle_for_sdk(&mut config, cacert.as_deref(), insecure);
     Chosen {
         label,
         config,
@@ -298,17 +297,6 @@ fn fill_domains(auth: &mut Auth, default: Option<String>) {
     if needs && auth.project_domain_id.is_none() && auth.project_domain_name.is_none() {
         auth.project_domain_id = Some(default);
     }
-}
-
-/// Leaves to openstack_sdk only the login: it looks Keystone up under `public` and its own region,
-/// so neither may be anything else, and Glance is chosen by us.
-fn settle_for_sdk(config: &mut CloudConfig, cacert: Option<&Path>, insecure: bool) {
-    config.interface = Some("public".to_owned());
-    config.region_name = None;
-    config.cacert = cacert.map(|path| path.to_string_lossy().into_owned());
-    config.verify = Some(!insecure);
-    config.auth_cache = Some(false);
-    config.options.clear();
 }
 
 #[cfg(test)]

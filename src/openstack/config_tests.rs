@@ -100,7 +100,6 @@ fn an_application_credential_has_no_scope_beside_its_own() {
     assert_eq!(two.config.auth_type.as_deref(), Some("v3applicationcredential"));
     assert_eq!(two.config.auth.unwrap().project_name, None);
     assert!(two.tls.insecure);
-    assert_eq!(two.config.auth_cache, Some(false));
 }
 
 #[test]

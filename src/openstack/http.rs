@@ -4,8 +4,8 @@
 //!
 //! Repeated are refused and broken connections, 5xx, 408 and 429 (`Retry-After` is obeyed), with growing,
 //! jittered pauses. A 401 renews the token once. Redirects are not followed: reqwest would
-//! carry `X-Auth-Token` to another host. Bodies are taken as they are: openstack_sdk turns on reqwest's
-//! gzip feature for the whole program, so it is turned off here by hand.
+//! carry `X-Auth-Token` to another host. Bodies are taken as they are, whatever decoders another crate of the
+//! program turns on in reqwest.
 
 use std::error::Error as StdError;
 use std::future::Future;
@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use reqwest::header::{HeaderValue, RETRY_AFTER};
 use reqwest::{Certificate, Client, RequestBuilder, Response, Url};
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::answer::{self, Answer};
 use super::{Cloud, TlsOptions};
@@ -236,11 +236,16 @@ pub(super) async fn once(
         .and_then(|value| value.to_str().ok())
         .and_then(|seconds| seconds.trim().parse().ok())
         .map(Duration::from_secs);
+    let subject_token = response
+        .headers()
+        .get("X-Subject-Token")
+        .and_then(|value| value.to_str().ok())
+        .map(SecretString::from);
     if stream && status.is_success() {
-        return Ok(Answer { status, stream: Some(response), body: Vec::new(), retry_after });
+        return Ok(Answer { status, stream: Some(response), body: Vec::new(), retry_after, subject_token });
     }
     let body = read_body(response, stage, what).await?;
-    Ok(Answer { status, stream: None, body, retry_after })
+    Ok(Answer { status, stream: None, body, retry_after, subject_token })
 }
 
 /// The bounded body: of a success all of it, of anything else its beginning.

@@ -17,6 +17,7 @@ mod config;
 mod create;
 mod http;
 mod image;
+mod keystone;
 mod record;
 mod transfer;
 

@@ -3,11 +3,9 @@
 use super::{Facts, Overflow, Route, SpoolDisk};
 use crate::error::{Error, Kind, Result, Stage};
 use crate::facts::{Access, SinkOrder};
-use crate::flow::CHUNK_BYTES;
+use crate::flow::{CHUNK_BYTES, STRIPE_CHUNKS};
 use crate::units::Human;
 
-/// Chunks of a stripe, the unit in which ranges are asked for: 16 MiB.
-pub const STRIPE_CHUNKS: usize = 8;
 /// Memory of one codec context at most; zstd's highest levels with 2 MiB clusters come near.
 const CODEC_BYTES: u64 = 6 << 20;
 /// Memory of network, formatting and small things.

@@ -12,7 +12,7 @@ use crate::map::ImageMap;
 use crate::qcow2::limits::{l1_fits, smallest_fitting};
 use crate::units::{ClusterSize, Human, SECTOR_BYTES};
 
-pub use budget::{Budget, STRIPE_CHUNKS};
+pub use budget::Budget;
 
 /// How much disk the spool may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

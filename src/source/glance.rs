@@ -12,13 +12,11 @@ use super::{Assembler, Outlet, PROBE_BYTES, Source, Stopped, Wanted, image_forma
 use crate::buffers::Buffer;
 use crate::error::{Error, Kind, Result, Stage};
 use crate::facts::{Access, SourceFacts};
-use crate::flow::CHUNK_BYTES;
+use crate::flow::{CHUNK_BYTES, STRIPE_CHUNKS};
 use crate::hash::{Algorithm, Digest};
 use crate::openstack::{Body, Cloud, Download, Image};
 use crate::units::ClusterIndex;
 
-/// A stripe, the unit in which ranges are asked for, in chunks: 16 MiB.
-const STRIPE_CHUNKS: usize = 8;
 /// A download that has to wait this long for one chunk's room would fall below 2 MiB/s, at which a
 /// service may cut it: better to hang up in good order.
 const PATIENCE: Duration = Duration::from_millis(900);
@@ -176,7 +174,9 @@ impl GlanceSource {
     async fn read_stripes(&self, wanted: &Wanted, outlet: &mut Outlet) -> Result<()> {
         let uploading = outlet.resume().is_some();
         let connections = if uploading { self.connections_while_uploading } else { self.connections };
-        let mut stripes = self.stripes(wanted, outlet.cluster_size().bits());
+        // A stripe that needs more buffers than its share of the pool would wait for ever.
+        let chunks = (outlet.pool().count() / connections).clamp(1, STRIPE_CHUNKS);
+        let mut stripes = self.stripes(wanted, chunks, outlet.cluster_size().bits());
         let mut window: VecDeque<(u64, JoinHandle<Result<Stripe>>)> = VecDeque::new();
         loop {
             while window.len() < connections {
@@ -208,8 +208,8 @@ impl GlanceSource {
         }
     }
 
-    fn stripes(&self, wanted: &Wanted, bits: u32) -> impl Iterator<Item = Range<u64>> + use<> {
-        const STRIPE_BYTES: u64 = (STRIPE_CHUNKS * CHUNK_BYTES) as u64;
+    fn stripes(&self, wanted: &Wanted, chunks: usize, bits: u32) -> impl Iterator<Item = Range<u64>> + use<> {
+        let stripe = (chunks * CHUNK_BYTES) as u64;
         let size = self.size;
         let runs = match wanted {
             Wanted::All => std::iter::once(0..size).collect(),
@@ -217,10 +217,8 @@ impl GlanceSource {
                 runs.iter().map(|run| run.start << bits..(run.end << bits).min(size)).collect::<Vec<_>>()
             }
         };
-        runs.into_iter().flat_map(|run| {
-            (run.start..run.end)
-                .step_by(STRIPE_BYTES as usize)
-                .map(move |start| start..run.end.min(start + STRIPE_BYTES))
+        runs.into_iter().flat_map(move |run| {
+            (run.start..run.end).step_by(stripe as usize).map(move |start| start..run.end.min(start + stripe))
         })
     }
 }

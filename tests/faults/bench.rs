@@ -38,7 +38,12 @@ pub struct Noise {
 impl Noise {
     /// `len` bytes, all of it noise.
     pub fn full(len: u64) -> Arc<Self> {
-        Arc::new(Self { len, extents: vec![0..len] })
+        Arc::new(Self::at(len, 0..len))
+    }
+
+    /// `len` bytes, noise in one place.
+    pub fn at(len: u64, extent: Range<u64>) -> Self {
+        Self { len, extents: std::iter::once(extent).collect() }
     }
 }
 
@@ -147,7 +152,9 @@ impl Bench {
     pub fn convert(&self, tune: &Tune) -> Outcome {
         let (cloud, name) = (self.cloud(), self.source.clone());
         let (tune, (done, outcome)) = (tune.clone(), mpsc::channel());
-        std::thread::spawn(move || done.send(run(cloud, &name, &tune)));
+        std::thread::spawn(move || {
+            let _ = done.send(run(cloud, &name, &tune));
+        });
         outcome.recv_timeout(HANGS).expect("the conversion hangs, or its thread panicked")
     }
 

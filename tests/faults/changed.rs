@@ -85,7 +85,7 @@ fn of_another_size(len: u64, chunked: bool) -> Bench {
     );
     let mut attributes = serde_json::Map::new();
     attributes.insert("size".into(), (24 * MIB).into());
-    let data: Arc<dyn ImageData> = Arc::new(Noise { len, extents: vec![0..len] });
+    let data: Arc<dyn ImageData> = Noise::full(len);
     let name = "another".into();
     // Hashes of what the record speaks of: what it would take to fool a run that reads no further.
     let hash = SeedHash::Known(Hashes::of(&*Noise::full(24 * MIB)));

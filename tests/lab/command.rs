@@ -75,8 +75,7 @@ pub struct Running {
 
 /// `snapcow convert`, with no login in its environment.
 pub fn convert<S: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
-    let mut command =
-        Command::new(option_env!("CARGO_BIN_EXE_snapcow").expect("the command is part of this build"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_snapcow"));
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("OS_") {
             command.env_remove(name);
