@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use snapcow::convert::RouteTaken;
-use snapcow::embedded::{Answer, Fault, Faults, LostAnswer, Refusal, Route};
+use snapcow::embedded::{Fault, Faults, LostAnswer, Refusal, Route};
 use snapcow::error::{Kind, Stage};
 
 use super::bench::{Bench, MIB, Noise, Tune, with};
@@ -68,7 +68,7 @@ fn an_upload_that_always_breaks_is_given_up() {
 
 #[test]
 fn a_refusal_is_shown_and_not_tried_again() {
-    for status in [413, 415] {
+    for status in [409, 413, 415] {
         for tune in [Tune::spool(), Tune::reread()] {
             let refusal = Refusal { status, text: "Denied: the reason is 4711.".into(), after_bytes: None };
             let faults = Faults { upload_refused: Some(Fault::always(refusal)), ..Faults::default() };
@@ -89,17 +89,5 @@ fn a_refusal_in_the_middle_of_the_body_is_shown_too() {
         let bench = Bench::new(with(faults), Noise::full(24 * MIB));
         let error = bench.fails(&tune, Stage::Sink, Kind::Target);
         assert!(error.contains("the reason is 4712"), "{error}");
-    }
-}
-
-#[test]
-fn a_conflict_is_no_reason_to_try_again() {
-    for tune in [Tune::spool(), Tune::reread()] {
-        let mut faults = Faults::default();
-        faults.answers.push((Some(Route::Upload), Fault::always(Answer::status(409))));
-        let bench = Bench::new(with(faults), Noise::full(8 * MIB));
-        let error = bench.fails(&tune, Stage::Sink, Kind::Target);
-        assert!(error.contains("409"), "{error}");
-        assert_eq!(bench.records(Route::Upload).len(), 1);
     }
 }

@@ -121,6 +121,10 @@ fn an_endpoint_from_clouds_yaml_serves() {
 #[track_caller]
 fn with_little(cloud: &str, more: &[&str]) -> Converted {
     let lab = lab().unwrap();
+    // Who reads a file for the first time since it was written has its new access time written, and counted
+    // to him, by the kernel: program, libraries and clouds.yaml may be as new as that.
+    let source = format!("glance:{}", disk(&lab).name);
+    run(&mut convert_in(&lab, cloud, ["-q", "--dry-run", &source, "glance:never made"])).ok();
     let words = [&["--spool-disk", "0", "--memory", "128MiB", "--compression", "none"], more].concat();
     let converted = converted(&lab, cloud, &words);
     assert_eq!(converted.report["receipt"]["route"], "reread");
@@ -133,7 +137,6 @@ fn with_little(cloud: &str, more: &[&str]) -> Converted {
 }
 
 #[test]
-#[ignore = "KNOWN DEFECT, open: write_bytes is 4096 and not 0 with a Glance target"]
 fn a_small_machine_reads_twice_and_sends_the_same_bytes() {
     let Some(lab) = lab() else { return };
     let in_order = with_little("lab-noranges", &[]);
@@ -153,9 +156,13 @@ fn a_small_machine_reads_twice_and_sends_the_same_bytes() {
     for other in [&ranges, &one_thread, &on_disk, &in_memory] {
         assert_eq!(other.image["os_hash_value"], in_order.image["os_hash_value"]);
     }
-    // Where ranges work, only what is missing is read again.
-    let reread = |run: &Converted| run.report["stages"]["source"]["read_bytes"].as_u64().unwrap();
-    assert!(reread(&ranges) < reread(&in_order), "{} and {}", reread(&ranges), reread(&in_order));
+    let again =
+        |run: &Converted| run.report["stages"]["source"]["read_bytes"].as_u64().unwrap() - disk(&lab).len;
+    let dropped = |run: &Converted| run.report["receipt"]["spool"]["dropped_bytes"].as_u64().unwrap();
+    // Where ranges work, what is missing is read again, with short runs of zeros; else all that lies before it.
+    assert!(again(&ranges) < dropped(&ranges) * 3 / 2, "{} of {}", again(&ranges), dropped(&ranges));
+    assert!(again(&in_order) < disk(&lab).len * 3 / 4, "{}", again(&in_order));
+    println!("read again: {} by ranges, {} in order", again(&ranges), again(&in_order));
 }
 
 #[test]

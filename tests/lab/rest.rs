@@ -131,8 +131,17 @@ async fn token(client: &reqwest::Client, lab: &Lab) -> String {
         "scope": {"project": {"name": "lab-a", "domain": domain}}
     }});
     let url = format!("{}/auth/tokens", lab.text("/keystone"));
-    let request = client.post(url).header("Content-Type", "application/json").body(body.to_string());
-    request.send().await.unwrap().headers()["x-subject-token"].to_str().unwrap().to_owned()
+    for attempt in 0..TRIES {
+        let request = client.post(&url).header("Content-Type", "application/json").body(body.to_string());
+        let answer = request.send().await.unwrap();
+        if let Some(token) = answer.headers().get("x-subject-token") {
+            return token.to_str().unwrap().to_owned();
+        }
+        // Keystone notes the day of a user's last login; two first ones at once may lock its database.
+        eprintln!("log in to {url}: {answer:?}");
+        tokio::time::sleep(Duration::from_millis(100 << attempt)).await;
+    }
+    panic!("no token from {url}")
 }
 
 /// A name that no other test and no earlier run has; all images that have it in the end are deleted.
