@@ -283,6 +283,19 @@ fn no_leftovers() {
 }
 
 #[test]
+fn every_test_program_is_run() {
+    let script = fs::read_to_string(root().join("tools/test")).unwrap();
+    let forgotten: Vec<String> = fs::read_dir(root().join("tests"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|end| end == "rs") || path.join("main.rs").exists())
+        .map(|path| path.file_stem().unwrap().to_string_lossy().into_owned())
+        .filter(|name| !script.contains(&format!("--test {name}")))
+        .collect();
+    complain("not run by tools/test", &forgotten);
+}
+
+#[test]
 fn the_changelog_knows_this_version() {
     let text = read(Path::new("CHANGELOG.md"));
     let current = format!("## [{}]", env!("CARGO_PKG_VERSION"));

@@ -293,10 +293,16 @@ async fn within<T>(
     }
 }
 
+/// Host and port, as people look for them in a configuration.
+fn authority(url: &Url) -> Option<String> {
+    let host = url.host_str()?;
+    Some(url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
+}
+
 /// A connection that did not come about or broke. A certificate that nobody vouches for will not
 /// get better, so it is not tried again.
 pub(super) fn broken(stage: Stage, what: &str, error: reqwest::Error) -> Error {
-    let host = error.url().and_then(Url::host_str).map(|host| format!(" with `{host}`")).unwrap_or_default();
+    let host = error.url().and_then(authority).map(|host| format!(" with `{host}`")).unwrap_or_default();
     let error = error.without_url();
     let mut texts = Vec::new();
     let mut cause: Option<&dyn StdError> = Some(&error);

@@ -184,8 +184,8 @@ fn flag(map: &mut Map<String, Value>, key: &str) -> bool {
     map.remove(key).is_some_and(|value| value == Value::Bool(true))
 }
 
-/// The properties that a converted copy of the image takes over. Left out are those of [`NEVER_COPIED`];
-/// attributes (`visibility`, `protected`, `stores`, …) are no properties to begin with.
+/// The properties that a converted copy of the image takes over. Left out are Glance's own, signatures and
+/// encryption keys; attributes (`visibility`, `protected`, `stores`, …) are no properties to begin with.
 pub fn copyable_properties(image: &Image) -> BTreeMap<String, String> {
     let own = |key: &str| {
         NEVER_COPIED.iter().any(|prefix| key.starts_with(prefix))

@@ -7,7 +7,7 @@ use crate::flow::Form;
 use crate::map::ImageMap;
 use crate::place::placer::Placer;
 use crate::qcow2::entry::{ENTRY_BYTES, entries_per_l2};
-use crate::qcow2::limits::{l1_entries, l1_fits, refcounts_fit, refcounts_per_block, smallest_fitting};
+use crate::qcow2::limits::{self, l1_entries, larger_clusters, refcounts_fit, refcounts_per_block};
 use crate::qcow2::{Compat, CompressionType};
 use crate::units::{ClusterSize, HostOffset, Human, SECTOR_BYTES};
 
@@ -137,26 +137,7 @@ impl Layout {
 /// # Errors
 /// [`Kind::Usage`], naming the smallest cluster size that serves.
 pub fn check_virtual_size(virtual_size: u64, cluster_size: ClusterSize) -> Result<()> {
-    if l1_fits(virtual_size, cluster_size) {
-        return Ok(());
-    }
-    let what = format!(
-        "a disk of {} is too large for clusters of {}: its L1 table would exceed 32 MiB",
-        Human(virtual_size),
-        Human(cluster_size.bytes())
-    );
-    Err(with_larger_clusters(what, cluster_size, |cs| l1_fits(virtual_size, cs)))
-}
-
-fn with_larger_clusters(what: String, from: ClusterSize, fits: impl Fn(ClusterSize) -> bool) -> Error {
-    let error = Error::new(Stage::Place, Kind::Usage, what);
-    match smallest_fitting(from, fits) {
-        Some(cs) if cs.bytes() < 1 << 20 => {
-            error.advise(format!("use --cluster-size {}k or more", cs.bytes() >> 10))
-        }
-        Some(cs) => error.advise(format!("use --cluster-size {}M or more", cs.bytes() >> 20)),
-        None => error.advise("no cluster size of qcow2 serves"),
-    }
+    limits::check_virtual_size(Stage::Place, virtual_size, cluster_size)
 }
 
 /// Bytes from the first data cluster to the end of the last, by the placing rule.
@@ -192,9 +173,10 @@ fn refcount_clusters(others: u64, cs: ClusterSize) -> Result<(u64, u64)> {
                 Human(total.saturating_mul(cs.bytes())),
                 Human(cs.bytes())
             );
-            return Err(with_larger_clusters(what, cs, |larger| {
+            let serves = |larger: ClusterSize| {
                 refcounts_fit((total * cs.bytes()).div_ceil(larger.bytes()) + 3, larger)
-            }));
+            };
+            return Err(Error::new(Stage::Place, Kind::Usage, what).advise(larger_clusters(cs, serves)));
         }
         let need_blocks = total.div_ceil(refcounts_per_block(cs));
         let need_table = cs.clusters_for(need_blocks * ENTRY_BYTES);

@@ -9,7 +9,7 @@ use std::fmt;
 use crate::error::{Error, Kind, Result, Stage};
 use crate::facts::{Access, MachineFacts, SinkFacts, SinkOrder, SourceFacts};
 use crate::map::ImageMap;
-use crate::qcow2::limits::{l1_fits, smallest_fitting};
+use crate::qcow2::limits::{check_virtual_size, larger_clusters};
 use crate::units::{ClusterSize, Human, SECTOR_BYTES};
 
 pub use budget::Budget;
@@ -121,22 +121,7 @@ fn route(facts: &Facts) -> Route {
 fn check_map(len: u64, facts: &Facts) -> Result<u64> {
     let cs = facts.wishes.cluster_size;
     let virtual_size = len.checked_next_multiple_of(SECTOR_BYTES).unwrap_or(u64::MAX);
-    let advise = |error: Error, larger: Option<ClusterSize>| match larger {
-        Some(cs) if cs.bytes() < 1 << 20 => {
-            error.advise(format!("use --cluster-size {}k or more", cs.bytes() >> 10))
-        }
-        Some(cs) => error.advise(format!("use --cluster-size {}M or more", cs.bytes() >> 20)),
-        None => error.advise("no cluster size of qcow2 serves"),
-    };
-    if !l1_fits(virtual_size, cs) {
-        let what = format!(
-            "a disk of {} is too large for clusters of {}: its L1 table would exceed 32 MiB",
-            Human(len),
-            Human(cs.bytes())
-        );
-        let error = Error::new(Stage::Plan, Kind::Usage, what);
-        return Err(advise(error, smallest_fitting(cs, |cs| l1_fits(virtual_size, cs))));
-    }
+    check_virtual_size(Stage::Plan, virtual_size, cs)?;
     let cost = |cs: ClusterSize| ImageMap::worst_case_bytes(cs.clusters_for(len));
     let limit = facts.machine.memory_bytes / 2;
     if cost(cs) > limit {
@@ -146,8 +131,8 @@ fn check_map(len: u64, facts: &Facts) -> Result<u64> {
             Human(cs.bytes()),
             Human(cost(cs))
         );
-        let error = Error::new(Stage::Plan, Kind::Local, what);
-        return Err(advise(error, smallest_fitting(cs, |cs| cost(cs) <= limit)));
+        let advice = larger_clusters(cs, |larger| cost(larger) <= limit);
+        return Err(Error::new(Stage::Plan, Kind::Local, what).advise(advice));
     }
     Ok(cost(cs))
 }

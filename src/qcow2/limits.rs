@@ -1,7 +1,8 @@
 //! The limits that QEMU puts on the tables, and what they mean for a disk.
 
 use super::entry::{ENTRY_BYTES, entries_per_l2};
-use crate::units::ClusterSize;
+use crate::error::{Error, Kind, Result, Stage};
+use crate::units::{ClusterSize, Human};
 
 /// Largest L1 table that QEMU opens (`QCOW_MAX_L1_SIZE`, `block/qcow2.h`): 32 MiB.
 pub const L1_TABLE_BYTES_MAX: u64 = 32 << 20;
@@ -36,8 +37,34 @@ pub fn refcounts_fit(host_clusters: u64, cluster_size: ClusterSize) -> bool {
     host_clusters.div_ceil(refcounts_per_block(cluster_size)) * ENTRY_BYTES <= REFCOUNT_TABLE_BYTES_MAX
 }
 
+/// Refuses a disk whose L1 table would be larger than QEMU opens.
+///
+/// # Errors
+/// [`Kind::Usage`] of `stage`, naming the smallest cluster size that serves.
+pub fn check_virtual_size(stage: Stage, virtual_size: u64, cluster_size: ClusterSize) -> Result<()> {
+    if l1_fits(virtual_size, cluster_size) {
+        return Ok(());
+    }
+    let what = format!(
+        "a disk of {} is too large for clusters of {}: its L1 table would exceed 32 MiB",
+        Human(virtual_size),
+        Human(cluster_size.bytes())
+    );
+    let advice = larger_clusters(cluster_size, |larger| l1_fits(virtual_size, larger));
+    Err(Error::new(stage, Kind::Usage, what).advise(advice))
+}
+
+/// The advice to take the smallest cluster size above `from` for which `serves` holds.
+pub fn larger_clusters(from: ClusterSize, serves: impl Fn(ClusterSize) -> bool) -> String {
+    match smallest_fitting(from, serves) {
+        Some(size) if size.bytes() < 1 << 20 => format!("use --cluster-size {}k or more", size.bytes() >> 10),
+        Some(size) => format!("use --cluster-size {}M or more", size.bytes() >> 20),
+        None => "no cluster size of qcow2 serves".to_owned(),
+    }
+}
+
 /// The smallest cluster size above `from` for which `fits` holds.
-pub fn smallest_fitting(from: ClusterSize, fits: impl Fn(ClusterSize) -> bool) -> Option<ClusterSize> {
+fn smallest_fitting(from: ClusterSize, fits: impl Fn(ClusterSize) -> bool) -> Option<ClusterSize> {
     (from.bits() + 1..=ClusterSize::MAX_BITS).filter_map(ClusterSize::from_bits).find(|&cs| fits(cs))
 }
 

@@ -69,8 +69,8 @@ impl FileSink {
         Ok(Self { target: target.to_owned(), replace, temporary, output, writer, pool, first, current: None })
     }
 
-    /// Takes bytes at an offset. Offsets rise from call to call, except that the first
-    /// [`EXTENT_BYTES`] of the file can be written at any time.
+    /// Takes bytes at an offset. The first MiB of the file can be written at any time; of any other, who
+    /// has written elsewhere meanwhile must not come back to it, for what it held is on disk already.
     ///
     /// # Errors
     /// [`Kind::Local`] if the disk is full or fails.

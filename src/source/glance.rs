@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::pin::pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 
@@ -23,6 +23,8 @@ const PATIENCE: Duration = Duration::from_millis(900);
 /// How long a second download may take to begin while an upload is open, before it is clear that
 /// the service does not serve both at once.
 const BEGIN_WHILE_UPLOADING: Duration = Duration::from_secs(30);
+const TOO_SLOW: &str =
+    "this machine encodes more slowly than the service waits for: give a lower --level or more --threads";
 /// Tries for one stripe.
 const STRIPE_TRIES: u32 = 5;
 
@@ -87,12 +89,17 @@ impl GlanceSource {
     async fn read_in_order(&self, end: u64, outlet: &mut Outlet) -> Result<()> {
         let mut assembler = Assembler::new(ClusterIndex(0));
         let mut done = 0;
+        let mut slow = false;
         while done < end {
             let mut body = self.open(outlet).await?;
             let mut at = 0;
             let mut hung_up = false;
             while !hung_up && done < end {
-                let Some(frame) = body.next().await? else { break };
+                let next = body.next().await;
+                let Some(frame) = next.map_err(|error| if slow { error.advise(TOO_SLOW) } else { error })?
+                else {
+                    break;
+                };
                 if at + frame.len() as u64 > self.size {
                     return Err(self.wrong_length(at + frame.len() as u64));
                 }
@@ -110,7 +117,9 @@ impl GlanceSource {
                 let may_hang_up = outlet.resume().is_some();
                 let mut push = pin!(push_all(&mut assembler, fresh, outlet));
                 if !may_hang_up {
+                    let begin = Instant::now();
                     push.await?;
+                    slow |= begin.elapsed() > PATIENCE;
                 } else if let Ok(pushed) = tokio::time::timeout(PATIENCE, &mut push).await {
                     pushed?;
                 } else {

@@ -76,6 +76,7 @@ impl ImageData for Noise {
 #[derive(Clone)]
 pub struct Tune {
     pub threads: usize,
+    pub compression: Compression,
     pub spool_memory_bytes: u64,
     pub spool_disk_bytes: u64,
     pub queue_bytes: u64,
@@ -90,6 +91,7 @@ impl Tune {
     pub fn spool() -> Self {
         Self {
             threads: 2,
+            compression: Compression::Deflate(1),
             spool_memory_bytes: 256 * MIB,
             spool_disk_bytes: 0,
             queue_bytes: 4 * MIB,
@@ -295,7 +297,7 @@ pub fn job(
     tune: &Tune,
     cancel: Cancel,
 ) -> Job {
-    let compression = Compression::Deflate(1);
+    let compression = tune.compression;
     Job {
         source,
         source_digest,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use snapcow::convert::RouteTaken;
 use snapcow::embedded::{EmbeddedOptions, Fault, Faults, Floor, Route, Stall};
+use snapcow::encode::Compression;
 use snapcow::error::{Kind, Stage};
 
 use super::bench::{Bench, MIB, Noise, Tune, with};
@@ -85,6 +86,18 @@ fn a_download_that_pauses_does_not_silence_the_upload() {
     let bench = Bench::new(with(faults), Noise::full(24 * MIB));
     bench.converts(&Tune::reread());
     check_upload(&bench);
+}
+
+#[test]
+fn a_machine_too_slow_for_its_level_is_told_so() {
+    // More than any processor compresses in that time.
+    let floor = Floor { bytes: 1024 * MIB, window: Duration::from_secs(2) };
+    let faults = Faults { download_floor: Some(floor), ..Faults::default() };
+    let options = EmbeddedOptions { socket_buffer_bytes: Some(64 << 10), ..with(faults) };
+    let bench = Bench::new(options, Noise::full(128 * MIB));
+    let tune = Tune { compression: Compression::Zstd(19), ..Tune::spool().narrow() };
+    let error = bench.fails(&tune, Stage::Source, Kind::Network);
+    assert!(error.contains("--level"), "{error}");
 }
 
 #[test]
