@@ -65,3 +65,20 @@ pub fn image_equals(rest: &Rest, id: &str, raw: &Path) -> Value {
     }
     image
 }
+
+#[test]
+fn the_shared_disk_is_what_the_tests_take_it_for() {
+    use std::os::unix::fs::{FileExt, MetadataExt};
+
+    use crate::lab::disk::{PARTITION_START, disk};
+
+    let Some(lab) = crate::lab::lab() else { return };
+    let disk = disk(&lab);
+    let file = std::fs::File::open(&disk.raw).unwrap();
+    let mut magic = [0; 2];
+    // The superblock's magic number, 0x38 behind its beginning at 1024.
+    file.read_exact_at(&mut magic, PARTITION_START + 1024 + 0x38).unwrap();
+    assert_eq!(u16::from_le_bytes(magic), 0xef53);
+    let data = file.metadata().unwrap().blocks() * 512;
+    assert!((disk.len / 10..disk.len / 5).contains(&data), "{data} of {}", disk.len);
+}

@@ -16,7 +16,7 @@ use super::rest::Rest;
 
 /// Raise this when the disk is to be built anew.
 const VERSION: u32 = 1;
-const PARTITION_START: u64 = 1 << 20;
+pub const PARTITION_START: u64 = 1 << 20;
 const MIB: u64 = 1 << 20;
 
 /// The disk as a file and as an image in Glance.
