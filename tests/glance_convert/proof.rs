@@ -80,5 +80,6 @@ fn the_shared_disk_is_what_the_tests_take_it_for() {
     file.read_exact_at(&mut magic, PARTITION_START + 1024 + 0x38).unwrap();
     assert_eq!(u16::from_le_bytes(magic), 0xef53);
     let data = file.metadata().unwrap().blocks() * 512;
-    assert!((disk.len / 10..disk.len / 5).contains(&data), "{data} of {}", disk.len);
+    // 15 % of content, and what the file system itself takes: inode tables and a journal.
+    assert!((disk.len / 10..disk.len / 4).contains(&data), "{data} of {}", disk.len);
 }
