@@ -122,14 +122,13 @@ fn what_glance_does_not_permit_is_said_at_once() {
 }
 
 /// The environment of a login by a password.
-fn login<'a>(command: &'a mut Command, lab: &Lab, url: &str, password: &str) -> &'a mut Command {
+fn login<'a>(command: &'a mut Command, url: &str, password: &str) -> &'a mut Command {
     let vars = [
         ("OS_AUTH_URL", url),
         ("OS_USERNAME", "lab-a"),
         ("OS_PASSWORD", password),
         ("OS_PROJECT_NAME", "lab-a"),
     ];
-    let _ = lab;
     command
         .envs(vars)
         .env("OS_REGION_NAME", "RegionTls")
@@ -143,7 +142,7 @@ fn logins_that_fail_say_why() {
     let password = lab.text("/users/lab-a/password");
     let (plain, tls) = (lab.text("/keystone"), lab.text("/keystone_tls"));
     let go = |url: &str, password: &str, more: &[&str]| {
-        run(login(&mut convert(["glance:no such image", "/nonexistent/x"]), &lab, url, password).args(more))
+        run(login(&mut convert(["glance:no such image", "/nonexistent/x"]), url, password).args(more))
     };
     let wrong = go(&plain, "hunter2-hunter2", &["-vvv"]).refuses(4, &["password"]);
     assert!(!wrong.stderr.contains("hunter2"), "{}", wrong.stderr);
@@ -207,17 +206,22 @@ fn bytes_that_were_damaged_in_the_store_are_noticed() {
     assert!(ran.stderr.contains("not verified"), "{}", ran.stderr);
 }
 
+/// The conversion of a small file, and a pipe that nobody reads.
+fn unheard(lab: &Lab, raw: &Path, target: &Named<'_>) -> (Command, std::io::PipeWriter) {
+    std::fs::write(raw, [1; 70_000]).unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    (convert_in(lab, "lab-ranges", words(raw.to_str().unwrap(), &target.glance())), writer)
+}
+
 #[test]
 fn an_image_whose_id_nobody_hears_is_still_there() {
     let Some(lab) = lab() else { return };
     let rest = Rest::new(&lab);
     let folder = tempfile::tempdir().unwrap();
     let raw = folder.path().join("raw");
-    std::fs::write(&raw, [1; 70_000]).unwrap();
     let target = Named::new(&rest, "unheard");
-    let (reader, writer) = std::io::pipe().unwrap();
-    drop(reader);
-    let mut command = convert_in(&lab, "lab-ranges", words(raw.to_str().unwrap(), &target.glance()));
+    let (mut command, writer) = unheard(&lab, &raw, &target);
     let ran = start(command.stdout(writer)).finish().exits(141);
     assert!(!ran.stderr.contains("panicked"), "{}", ran.stderr);
     let images = target.images();
@@ -231,11 +235,8 @@ fn nobody_has_to_listen_to_standard_error() {
     let rest = Rest::new(&lab);
     let folder = tempfile::tempdir().unwrap();
     let raw = folder.path().join("raw");
-    std::fs::write(&raw, [1; 70_000]).unwrap();
     let target = Named::new(&rest, "unheard");
-    let (reader, writer) = std::io::pipe().unwrap();
-    drop(reader);
-    let mut command = convert_in(&lab, "lab-ranges", words(raw.to_str().unwrap(), &target.glance()));
+    let (mut command, writer) = unheard(&lab, &raw, &target);
     let answer = command.args(["-vvv", "--progress", "json"]).stderr(writer).output().unwrap();
     assert_eq!(answer.status.code(), Some(0));
     image_equals(&rest, String::from_utf8(answer.stdout).unwrap().trim(), &raw);
