@@ -2,7 +2,8 @@
 //! who finds a pool empty waits.
 
 use std::fmt;
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
+use std::sync::Arc;
 
 /// Alignment of every buffer, in bytes: enough for O_DIRECT on disks with 4 KiB sectors.
 pub const ALIGNMENT: usize = 4096;
@@ -110,9 +111,54 @@ impl fmt::Debug for Buffer {
     }
 }
 
+/// A part of a buffer that may have several readers; the buffer goes back with the last of them.
+#[derive(Clone, Debug)]
+pub struct Slice {
+    buffer: Arc<Buffer>,
+    range: Range<usize>,
+}
+
+impl Slice {
+    /// The bytes `range` of a buffer.
+    ///
+    /// # Panics
+    /// On first use, if the range does not lie within the buffer.
+    pub fn new(buffer: Arc<Buffer>, range: Range<usize>) -> Self {
+        Self { buffer, range }
+    }
+
+    /// The same bytes from `at` on.
+    #[must_use]
+    pub fn behind(self, at: usize) -> Self {
+        let start = (self.range.start + at).min(self.range.end);
+        Self { buffer: self.buffer, range: start..self.range.end }
+    }
+}
+
+impl Deref for Slice {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.buffer[self.range.clone()]
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_buffer_comes_back_with_its_last_slice() {
+        let pool = Pool::new(1, 100);
+        let mut buffer = pool.take().unwrap();
+        buffer[10] = 7;
+        let slice = Slice::new(Arc::new(buffer), 5..20);
+        let rest = slice.clone().behind(5);
+        drop(slice);
+        assert_eq!((rest.len(), rest[0], pool.free()), (10, 7, 0));
+        drop(rest);
+        assert_eq!(pool.free(), 1);
+    }
 
     #[test]
     fn buffers_are_aligned_and_come_back() {

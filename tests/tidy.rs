@@ -16,7 +16,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("buffers", &[]),
     ("hash", &[]),
     ("map", &["units"]),
-    ("flow", &["buffers", "units"]),
+    ("flow", &["buffers", "error", "units"]),
     ("qcow2", &[]),
     ("openstack", &[]),
     ("source", &[]),

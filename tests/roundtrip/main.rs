@@ -1,7 +1,9 @@
 //! File → file and stream → stream through the library: what independent readers read from the
 //! image is what was on the disk, on every route, and the same options always give the same bytes.
 
+#[path = "../common/mod.rs"]
 mod common;
+mod sharing;
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
