@@ -1,12 +1,21 @@
 //! Reused, page-aligned buffers from bounded pools. The pools are what bounds the memory of a run:
 //! who finds a pool empty waits.
+//!
+//! # Decisions
+//! - Buffers of 2 MiB and more ask for huge pages: the kernel pins one page and not 512 for every write past
+//!   its cache, which was an eighth of the CPU time of a plain image written with O_DIRECT.
+#![allow(unsafe_code)]
 
 use std::fmt;
 use std::ops::{Deref, DerefMut, Range};
 use std::sync::Arc;
 
+use rustix::mm::{Advice, madvise};
+
 /// Alignment of every buffer, in bytes: enough for O_DIRECT on disks with 4 KiB sectors.
 pub const ALIGNMENT: usize = 4096;
+/// A huge page of x86-64 and, with pages of 4 KiB, of AArch64, in bytes.
+const HUGE_PAGE_BYTES: usize = 2 << 20;
 
 /// A pool of equal buffers. Clones share it.
 #[derive(Clone)]
@@ -23,7 +32,7 @@ impl Pool {
         let (home, free) = async_channel::bounded(count.max(1));
         for _ in 0..count {
             // A fresh channel with room for `count` takes them all.
-            let _ = home.try_send(vec![0; buffer_bytes + ALIGNMENT]);
+            let _ = home.try_send(memory(buffer_bytes));
         }
         Self { free, home, count, buffer_bytes }
     }
@@ -59,7 +68,7 @@ impl Pool {
     }
 
     fn wrap(&self, memory: Vec<u8>) -> Buffer {
-        let start = memory.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
+        let start = aligned_start(&memory, self.buffer_bytes);
         Buffer { memory, start, len: self.buffer_bytes, home: self.home.clone() }
     }
 }
@@ -68,6 +77,30 @@ impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Pool({} of {} free, {} bytes each)", self.free.len(), self.count, self.buffer_bytes)
     }
+}
+
+/// Memory with room for an aligned buffer; not touched before its first use.
+fn memory(buffer_bytes: usize) -> Vec<u8> {
+    let mut memory = vec![0; buffer_bytes + alignment(buffer_bytes)];
+    if buffer_bytes >= HUGE_PAGE_BYTES {
+        let start = aligned_start(&memory, buffer_bytes);
+        let inner = &mut memory[start..start + buffer_bytes];
+        // SAFETY: the range belongs to `memory`, begins and ends on a page, and the advice changes nothing
+        // about its contents.
+        let advised = unsafe { madvise(inner.as_mut_ptr().cast(), inner.len(), Advice::LinuxHugepage) };
+        // Kernels without huge pages have small ones.
+        let _ = advised;
+    }
+    memory
+}
+
+fn alignment(buffer_bytes: usize) -> usize {
+    if buffer_bytes >= HUGE_PAGE_BYTES { HUGE_PAGE_BYTES } else { ALIGNMENT }
+}
+
+fn aligned_start(memory: &[u8], buffer_bytes: usize) -> usize {
+    let alignment = alignment(buffer_bytes);
+    memory.as_ptr().align_offset(alignment).min(alignment)
 }
 
 /// A buffer of a [`Pool`]; dropping it gives it back. Its contents are whatever was left in it.

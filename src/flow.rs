@@ -14,7 +14,7 @@ use crate::units::{ClusterIndex, ClusterSize};
 
 /// Size of a chunk, the unit of work, in bytes. A multiple of every cluster size.
 pub const CHUNK_BYTES: usize = 2 << 20;
-/// Chunks of a stripe, the unit in which ranges are asked for: 16 MiB.
+/// Chunks that a stripe, the unit in which ranges are asked for, holds at most until its turn comes: 16 MiB.
 pub const STRIPE_CHUNKS: usize = 8;
 
 /// Tells whether what comes behind has room for more, once it has had to make others wait.

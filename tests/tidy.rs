@@ -41,6 +41,7 @@ const NARROW: &[(&str, &[&str])] = &[("qcow2", &["units", "error"]), ("embedded"
 
 /// Files that may say `unsafe`, and why.
 const UNSAFE: &[(&str, &str)] = &[
+    ("src/buffers.rs", "aligned buffers: advice to the kernel about memory of our own"),
     ("src/scan/zero/avx2.rs", "SIMD: one call behind the run-time check, and unaligned loads"),
     ("src/sink/writer/uring.rs", "io_uring: buffers are lent to the kernel until it answers"),
 ];

@@ -1,4 +1,5 @@
-//! How many connections a download by ranges uses: as few as bring the bytes as fast as they can come.
+//! How many connections a download by ranges uses, and how much each asks for at once: as few as bring the
+//! bytes as fast as they can come, and as much as comes in half a second.
 //!
 //! Every connection holds one of the service's workers. So it begins with one, another is added while that
 //! makes the download clearly faster, the last one is given back where it did not, and half of them at once
@@ -6,6 +7,8 @@
 //! later: a service that was busy may have become idle.
 
 use std::time::{Duration, Instant};
+
+use crate::flow::CHUNK_BYTES;
 
 /// An addition has to bring so much, as a factor, to stay.
 const WORTH: f64 = 1.1;
@@ -17,11 +20,20 @@ const SHORTEST: Duration = Duration::from_millis(200);
 /// Decisions that are left out after an addition that did not pay, or after a refusal.
 const REST: u32 = 8;
 
+/// A stripe is what a connection brings in so many seconds: long enough for a range's own cost not to count,
+/// short enough for the stripes that wait for their turn not to be cut as idle.
+const STRIPE_SECONDS: f64 = 0.5;
+/// The shortest stripe, in bytes.
+const STRIPE_MIN_BYTES: u64 = 16 << 20;
+/// The longest stripe, in bytes.
+const STRIPE_MAX_BYTES: u64 = 128 << 20;
+
 /// See the module's text.
 #[derive(Debug)]
 pub(super) struct Pace {
     allowed: usize,
     now: usize,
+    stripe_bytes: u64,
     /// The rate before the last addition, in bytes a second, until it is known whether it paid.
     before: Option<f64>,
     rest: u32,
@@ -34,12 +46,27 @@ pub(super) struct Pace {
 impl Pace {
     /// At most `allowed` connections; `refusals` is the service's count so far.
     pub(super) fn new(allowed: usize, refusals: u64, now: Instant) -> Self {
-        Self { allowed, now: 1, before: None, rest: 0, refusals, begin: now, bytes: 0, stripes: 0 }
+        Self {
+            allowed,
+            now: 1,
+            stripe_bytes: STRIPE_MIN_BYTES,
+            before: None,
+            rest: 0,
+            refusals,
+            begin: now,
+            bytes: 0,
+            stripes: 0,
+        }
     }
 
     /// Connections to use now.
     pub(super) fn connections(&self) -> usize {
         self.now
+    }
+
+    /// Bytes of the next stripe, a multiple of a chunk's.
+    pub(super) fn stripe_bytes(&self) -> u64 {
+        self.stripe_bytes
     }
 
     /// Notes a stripe that has been handed on, and decides when enough of them have been.
@@ -62,6 +89,8 @@ impl Pace {
     }
 
     fn decide(&mut self, rate: f64) {
+        let stripe = (rate / self.now as f64 * STRIPE_SECONDS) as u64;
+        self.stripe_bytes = (stripe - stripe % CHUNK_BYTES as u64).clamp(STRIPE_MIN_BYTES, STRIPE_MAX_BYTES);
         match self.before.take() {
             Some(before) if rate < before * WORTH => {
                 self.now -= 1;
@@ -114,6 +143,16 @@ mod tests {
         assert_eq!(used.iter().max(), Some(&2));
         let share = used.iter().filter(|&&used| used == 2).count() as f64 / 400.0;
         assert!((0.01..0.3).contains(&share), "{share}");
+    }
+
+    #[test]
+    fn a_fast_service_is_asked_for_long_stripes() {
+        let start = Instant::now();
+        for (stripes_a_second, mib) in [(1.0, 16), (5.0, 40), (1000.0, 128)] {
+            let mut pace = Pace::new(1, 0, start);
+            run(&mut pace, start, 1000, |_| stripes_a_second);
+            assert_eq!(pace.stripe_bytes() >> 20, mib);
+        }
     }
 
     #[test]
