@@ -8,7 +8,7 @@ import os
 import sys
 import time
 
-CHUNK = 2 << 20
+CHUNK = 1 << 20
 
 
 def extents(fd):

@@ -22,6 +22,9 @@ class Programs:
                       "qcow2-to-stdout.py": script and os.path.abspath(script)}
 
     def why_not(self, name):
+        if name == "snapcow bench":
+            known = self.why_not("snapcow") is None and first_line(self.paths["snapcow"], "bench", "--help")
+            return None if known else "this snapcow has no command `bench`"
         if name in self.paths:
             path = self.paths[name]
             if path and os.path.exists(path):

@@ -48,7 +48,7 @@ class Point:
         workload.need(self.bench.tmpfs, need, what)
         workload.need_memory(need, what)
         path = self.bench.tmpfs / "scale.raw"
-        self.disk = workload.scattered(path, self.size, self.data)
+        self.disk = workload.apart(workload.scattered, path, self.size, self.data)
         return self
 
     def __exit__(self, *_):
@@ -58,9 +58,8 @@ class Point:
     def measure(self):
         """Warm-up, proof, rounds: what the record has of this point."""
         script = SCRIPT.format(self.options)
-        env = self.bench.environment() | {
-            "RAW": str(self.disk.path), "BYTES": str(self.disk.len), "OUT": str(self.out),
-            "TMPDIR": str(self.out)}
+        env = self.bench.environment(self.disk) | {
+            "OUT": str(self.out), "TMPDIR": str(self.out)}
         samples, report, proven = [], None, None
         for number in range(-self.bench.warm, self.bench.rounds):
             self.out.mkdir()

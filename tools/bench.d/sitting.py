@@ -60,13 +60,13 @@ class Bench:
             workload.need(self.tmpfs, size, f"the disk `{name}`")
             workload.need_memory(size, f"the disk `{name}`")
             say(f"making the disk `{name}`")
-            self.disk = workload.make(name, self.tmpfs, self.quick)
+            self.disk = workload.apart(workload.make, name, self.tmpfs, self.quick)
             self.name = name
             say(f"{self.disk.len / workload.GIB:.2f} GiB, {self.disk.data / workload.MIB:.0f} MiB of data")
         return self.disk
 
-    def environment(self):
-        disk, paths = self.disk, self.programs.paths
+    def environment(self, disk):
+        paths = self.programs.paths
         path = os.environ.get("PATH", "/usr/bin:/bin")
         return clean_environment() | {
             "PATH": f"{self.tmpfs}/bin:{path}:/usr/sbin:/sbin", "LC_ALL": "C",
@@ -82,7 +82,7 @@ class Run:
     def __init__(self, bench, sitting, cloud):
         self.bench, self.sitting, self.cloud = bench, sitting, cloud
         self.out = (bench.folder if sitting.place == "disk" else bench.tmpfs) / "out"
-        self.env = bench.environment() | {"OUT": str(self.out), "TMPDIR": str(self.out)}
+        self.env = bench.environment(bench.disk) | {"OUT": str(self.out), "TMPDIR": str(self.out)}
         self.services = ()
         if cloud:
             self.env |= cloud.environment | {"GLANCE": cloud.glance, "IMAGE": bench.source}

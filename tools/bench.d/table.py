@@ -115,14 +115,15 @@ def line(*cells):
 
 def head(path, record):
     """Where and with what: one line for each record."""
-    machine, found = record["machine"], record["versions"]
+    machine, found, rounds = record["machine"], record["versions"], record["rounds"]
     tools = ", ".join(found[name].split("(")[0].strip() for name in ("qemu-img", "curl", "openstack")
                       if name in found)
     quick = ", a quick run that says nothing about speed" if record["quick"] else ""
     return (f"[`{path}`]({path}): {record['date'][:10]}, {machine['cores']} cores of an "
             f"{machine['cpu']}, {machine['memory_bytes'] / GIB:.0f} GiB, Linux {machine['kernel']}; "
             f"{found.get('snapcow', 'snapcow')} at {found.get('snapcow_commit', 'no commit')}; "
-            f"{tools}; medians of {record['rounds']} rounds{quick}.")
+            f"{tools}; "
+            f"{f'medians of {rounds} rounds' if rounds > 1 else 'one round'}{quick}.")
 
 
 def shown(path):

@@ -259,6 +259,14 @@ class Work(unittest.TestCase):
         self.assertTrue(copy_extents.pieces(os.open(disk.path, os.O_RDONLY)) ==
                         copy_extents.pieces(os.open(again.path, os.O_RDONLY)))
 
+    def test_a_disk_made_apart_is_the_same(self):
+        disk = workload.apart(workload.zeros, self.folder / "disk", 2 << 20)
+        self.assertEqual((disk.len, disk.data, disk.path.read_bytes()), (2 << 20, 2 << 20, bytes(2 << 20)))
+        self.assertRaisesRegex(BenchError, "no workload", workload.apart, workload.make, "other",
+                               self.folder, True)
+        self.assertRaisesRegex(BenchError, "could not be made", workload.apart, workload.zeros,
+                               self.folder / "absent/disk", 1 << 20)
+
     def test_what_does_not_fit_is_refused(self):
         self.assertRaisesRegex(BenchError, "GiB", workload.need, self.folder, 1 << 60, "a disk")
         self.assertRaisesRegex(BenchError, "memory", workload.need_memory, 1 << 60, "a disk")
