@@ -107,12 +107,13 @@ def ready(asked, found):
     for folder in (asked.tmpfs, asked.folder):
         if not pathlib.Path(folder).is_dir():
             raise BenchError(f"{folder} is no folder", 2)
+    records.writable(asked.record or records.FOLDER / "a")
     if machine.filesystem(asked.tmpfs) != "tmpfs":
         raise BenchError(f"{asked.tmpfs} is on {machine.filesystem(asked.tmpfs)}, not on tmpfs: the rows "
                          "would time a disk; name another one by --tmpfs", 2)
 
 
-def measure(bench, names, result):
+def measure(bench, names, result, asked_for):
     """All rows, sitting by sitting; one that is not possible is there with the reason."""
     rows = [ROWS[name] for name in names if name != MEMORY]
     for name in dict.fromkeys(row.sitting for row in rows):
@@ -122,12 +123,14 @@ def measure(bench, names, result):
         except (BenchError, cloud.Absent) as error:
             why = bench.scrub(str(error))
             say(f"{name}: NOT MEASURED: {why}")
-            found = {"why": why, "ways": {}}
+            # A machine without a lab is no failure; one without room is, and so is a row asked for.
+            fails = asked_for or not isinstance(error, cloud.Absent)
+            found = {"why": why, "fails": fails, "ways": {}}
         result["sittings"][name] = found
         for row in own:
             bars = [vars(bar) | {"against": list(bar.against)} for bar in row.bars]
             if "why" in found:
-                bars = [bar | {"met": None, "why": f"not measured: {found['why']}"} for bar in bars]
+                bars = [bar | {"met": None, "why": found["why"]} for bar in bars]
             else:
                 bars = [stats.judge(bar, row.ours.name, found["ways"], not bench.quick) for bar in bars]
             result["rows"].append({"name": row.name, "work": row.work, "sitting": name,
@@ -137,11 +140,11 @@ def measure(bench, names, result):
         result["rows"].append(row)
 
 
-def failures(result, names_given):
+def failures(result):
     """What ends the run with status 1."""
     found = []
     for name, one in result["sittings"].items():
-        if "why" in one and names_given:
+        if one.get("fails"):
             found.append(f"{name}: {one['why']}")
         ours = {row["ours"] for row in result["rows"] if row["sitting"] == name}
         for way, state in one["ways"].items():
@@ -164,7 +167,7 @@ def run(asked):
             "machine": machine.facts(folder, tmpfs), "versions": machine.versions(found),
             "quick": asked.quick, "rounds": rounds, "sittings": {}, "rows": [], "scale": []}
         try:
-            measure(bench, names, result)
+            measure(bench, names, result, asked_for=asked.only is not None)
             if asked.scale:
                 result["scale"] = scale.scale(bench)
         finally:
@@ -176,7 +179,7 @@ def run(asked):
         say(f"the record is {path}")
     else:
         print("\n".join(table.bars(records.merged([result]))))
-    wrong = failures(result, asked.only is not None)
+    wrong = failures(result)
     for text in wrong:
         say(f"FAILED: {text}")
     return 1 if wrong else 0

@@ -12,8 +12,8 @@ class Differs(Exception):
 
 def qcow2(raw, image):
     """`qemu-img check` and `qemu-img compare`."""
-    asked(["qemu-img", "check", "-q", "-f", "qcow2", image], "qemu-img check finds faults")
-    asked(["qemu-img", "compare", "-q", "-f", "raw", "-F", "qcow2", raw, image],
+    asked(["qemu-img", "check", "-f", "qcow2", image], "qemu-img check finds faults")
+    asked(["qemu-img", "compare", "-f", "raw", "-F", "qcow2", raw, image],
           "qemu-img compare finds a difference")
     return "qemu-img check, qemu-img compare with the raw disk"
 
@@ -32,4 +32,5 @@ def copy(source, target):
 def asked(command, what):
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode:
-        raise Differs(f"{what}: {(done.stderr or done.stdout).strip()[-400:]}")
+        said = " ".join(f"{done.stdout} {done.stderr}".split())
+        raise Differs(f"{what}: {said[-400:]}")

@@ -30,6 +30,13 @@ def write(record, path):
         raise BenchError(f"the record cannot be written: {error}") from None
 
 
+def writable(path):
+    """Known before an hour's work rather than after it."""
+    folder = path.absolute().parent
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise BenchError(f"no record can be written to {folder}: make the folder, or --record FILE")
+
+
 def rounded(value):
     """Six digits say more than any clock here."""
     if isinstance(value, float):
