@@ -18,7 +18,7 @@ class Way:
     The script finds its world in variables, so that it is the same on every machine and stands in
     the record word for word: $RAW the raw disk, $BYTES its length, $OUT an empty folder for this
     run, $OURS an output of our own made beforehand, $SNAPCOW and $SNAPCOW_ISAL the programs, and
-    for Glance $IMAGE, $GLANCE, $TOKEN and the OS_* variables of the client.
+    for Glance $IMAGE, $GLANCE, $TOKEN_HEADER (a file) and the OS_* variables of the client.
     """
     name: str
     title: str

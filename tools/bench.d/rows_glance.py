@@ -8,7 +8,7 @@ from model import NO_DISK, NO_RAW, RSS, Bar, Floor, Row, Sitting, Way
 SNAPCOW = '"$SNAPCOW" convert -q --progress none --allow-duplicate'
 FROM_TO = '"glance:$IMAGE" glance:snapcow-bench'
 # Without the empty header curl asks first whether it may send, and waits for an answer.
-CURL = "curl -sSf -H \"X-Auth-Token: $TOKEN\" -H Expect:"
+CURL = 'curl -sSf -H @"$TOKEN_HEADER" -H Expect:'
 SOURCE = '"$GLANCE/v2/images/$IMAGE/file"'
 
 MANUAL = Way(

@@ -85,7 +85,10 @@ class Run:
         self.env = bench.environment(bench.disk) | {"OUT": str(self.out), "TMPDIR": str(self.out)}
         self.services = ()
         if cloud:
-            self.env |= cloud.environment | {"GLANCE": cloud.glance, "IMAGE": bench.source}
+            # In a folder that nobody else can read, and in no list of processes.
+            self.token = bench.tmpfs / "token"
+            self.env |= cloud.environment | {
+                "GLANCE": cloud.glance, "IMAGE": bench.source, "TOKEN_HEADER": str(self.token)}
             self.services = cloud.processes()
 
     def once(self, way, prove, keep=None):
@@ -93,7 +96,7 @@ class Run:
         shutil.rmtree(self.out, ignore_errors=True)
         self.out.mkdir()
         if self.cloud:
-            self.env["TOKEN"] = self.cloud.token()
+            self.token.write_text(f"X-Auth-Token: {self.cloud.token()}\n")
         if self.sitting.place == "disk":
             # What the run before it has left to be written is not this one's work.
             os.sync()

@@ -57,12 +57,13 @@ def files_below(root):
 
 def choose(size):
     """Files of together about `size` bytes, and what was taken."""
-    taken, shares, left = [], {}, size
+    taken, listed, shares, left = [], "", {}, size
     for root in ROOTS:
         for path, length in files_below(os.path.expanduser(root)):
             if length > left:
                 continue
             taken.append(path)
+            listed += f"{path} {length}\n"
             left -= length
             count, total = shares.get(root, (0, 0))
             shares[root] = count + 1, total + length
@@ -75,8 +76,7 @@ def choose(size):
         raise BenchError(
             f"{', '.join(ROOTS)} have only {(size - left) // MIB} MiB of readable files of at most "
             f"{FILE_MAX // MIB} MiB; the workload needs {size // MIB}: try --quick")
-    home = os.path.expanduser("~")
-    listed = "".join(f"{path.replace(home, '~')} {os.path.getsize(path)}\n" for path in taken)
+    listed = listed.replace(os.path.expanduser("~"), "~")
     return taken, {"files": len(taken), "file_bytes": size - left,
                    "from": {root: {"files": count, "bytes": total}
                             for root, (count, total) in shares.items()},
@@ -168,7 +168,12 @@ def os_disk(path, length, size):
         for source in taken:
             copy = content / source.lstrip("/")
             copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, copy)
+            try:
+                shutil.copyfile(source, copy)
+            except FileNotFoundError:
+                # Something is being installed or removed meanwhile.
+                about["vanished"] = about.get("vanished", 0) + 1
+                continue
             os.utime(copy, (0, 0))
         with open(path, "wb") as disk:
             disk.truncate(length)
