@@ -104,6 +104,8 @@ def ready(asked, found):
         lacking = found.why_not(name)
         if lacking:
             raise BenchError(lacking)
+    if asked.snapcow_isal and found.why_not("snapcow-isal"):
+        raise BenchError(found.why_not("snapcow-isal"), 2)
     for folder in (asked.tmpfs, asked.folder):
         if not pathlib.Path(folder).is_dir():
             raise BenchError(f"{folder} is no folder", 2)

@@ -1,6 +1,7 @@
 """What one script cost: time, memory, bytes written and disk held, of all processes that it started."""
 import os
 import pathlib
+import resource
 import signal
 import subprocess
 import threading
@@ -76,6 +77,11 @@ class Watch(threading.Thread):
         self.join()
         # What a short run has left behind may not have been sampled.
         self.held = max(self.held, named(self.folder))
+
+
+def rss_floor():
+    """The least peak memory that can be seen: a process begins with that of the one that starts it."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 
 
 def kill(group):

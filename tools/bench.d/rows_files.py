@@ -14,7 +14,7 @@ def ours(name, options, title=None, program=SNAPCOW, after="", needs=()):
 
 
 def qemu(name, options, after=""):
-    return Way(name, f"qemu-img convert {options}".strip(),
+    return Way(name, f"qemu-img convert {options}".strip() + ("; sync" if after else ""),
                " ".join(f"{QEMU} {options} {FILES}".split()) + after, needs=("qemu-img",))
 
 

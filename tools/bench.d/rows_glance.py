@@ -38,6 +38,7 @@ def compress(options):
     return f'qemu-img convert -f raw -O qcow2 -c -m 16 -W {options}"$OUT/disk.raw" "$OUT/image.qcow2"\n'
 
 
+# dd with 64 KiB is as quick as with 256 KiB or 1 MiB, and finds more to leave out.
 def pipe(name, title, options):
     return Way(
         name, f"curl | dd conv=sparse, qemu-img convert -c -m 16 -W{title}, curl -T",

@@ -123,7 +123,8 @@ def memory(bench):
             way |= {"status": "differs", "why": bench.scrub(str(error))}
         ways[name] = way
     sitting = {"workload": {"kind": f"sparse, {data // MIB} places of 1 MiB with contents of files"},
-               "place": "$TMPFS", "rounds": bench.rounds, "warm_up_rounds": bench.warm, "ways": ways}
+               "place": "$TMPFS", "rounds": bench.rounds, "warm_up_rounds": bench.warm,
+               "rss_floor": meter.rss_floor(), "ways": ways}
     return sitting, {"name": "memory", "sitting": "memory", "bars": memory_bars(ways, growth, bench),
                      "work": "peak RSS at defaults, 1 GiB to 16 TiB virtual, the same data",
                      "ours": list(ways)[-1]}

@@ -189,7 +189,7 @@ def measure(bench, sitting, rows, all_rows):
             results[floor.name] = floor_of(floor, results)
     return {"workload": disk.about, "place": "$FOLDER" if sitting.place == "disk" else "$TMPFS",
             "glance": sitting.glance or None, "rounds": bench.rounds, "warm_up_rounds": bench.warm,
-            "ways": results}
+            "rss_floor": meter.rss_floor(), "ways": results}
 
 
 def every_row(all_rows, sitting):

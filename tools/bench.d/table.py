@@ -87,6 +87,8 @@ def ways(record):
                 found = way["medians"]
                 mib = [number(found[one] / MIB) if one in found else ""
                        for one in ("rss", "written", "held", "size")]
+                if "rss" in found and found["rss"] <= sitting.get("rss_floor", 0):
+                    mib[0] = f"≤ {mib[0]}"
                 lines.append(line(name, way["title"], number(found.get("wall")),
                                   number(found.get("cpu")), *mib))
             name = ""

@@ -150,6 +150,14 @@ class Tables(unittest.TestCase):
         self.assertIn("| a copy | wall | 2.00 s | 4.00 s, a \\| b | 0.375 | ≤ 0.75 × | met |", text)
         self.assertIn("2 cores of an AMD EPYC", text)
 
+    def test_memory_that_cannot_be_seen_is_shown_as_a_bound(self):
+        record = a_record()
+        record["sittings"]["none"] |= {"rss_floor": 26 << 20, "ways": {"cat": way([1.0], rss=[26 << 20]),
+                                                                         "big": way([1.0], rss=[27 << 20])}}
+        text = table.render([self.write(record)])
+        self.assertIn("| ≤ 26.0 |", text)
+        self.assertIn("| 27.0 |", text)
+
     def test_a_later_record_replaces_rows(self):
         later = a_record()
         later["rows"][0]["work"] = "a later copy"
