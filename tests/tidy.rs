@@ -42,6 +42,7 @@ const NARROW: &[(&str, &[&str])] = &[("qcow2", &["units", "error"]), ("embedded"
 /// Files that may say `unsafe`, and why.
 const UNSAFE: &[(&str, &str)] = &[
     ("src/scan/zero/avx2.rs", "SIMD: one call behind the run-time check, and unaligned loads"),
+    ("src/encode/isal.rs", "ISA-L is a C library without a safe binding that reuses its buffers"),
     ("src/sink/writer/uring.rs", "io_uring: buffers are lent to the kernel until it answers"),
 ];
 
