@@ -43,6 +43,7 @@ const NARROW: &[(&str, &[&str])] = &[("qcow2", &["units", "error"]), ("embedded"
 const UNSAFE: &[(&str, &str)] = &[
     ("src/buffers.rs", "aligned buffers: advice to the kernel about memory of our own"),
     ("src/scan/zero/avx2.rs", "SIMD: one call behind the run-time check, and unaligned loads"),
+    ("src/encode/isal.rs", "ISA-L is a C library without a safe binding that reuses its buffers"),
     ("src/sink/writer/uring.rs", "io_uring: buffers are lent to the kernel until it answers"),
 ];
 
