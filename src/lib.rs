@@ -54,3 +54,8 @@ pub mod openstack;
 
 #[cfg(feature = "embedded")]
 pub mod embedded;
+
+// What measures all of it.
+
+#[cfg(feature = "bench")]
+pub mod bench;

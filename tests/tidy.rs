@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const LEAVES: [&str; 7] = ["units", "error", "flow", "facts", "buffers", "hash", "map"];
 
 /// What each folder or file below `src` may import besides itself and, unless it is a leaf, the
-/// leaves. `cli → convert → stages → {qcow2, openstack} → leaves`; stages never import each other.
+/// leaves. `cli → bench → convert → stages → {qcow2, openstack} → leaves`; stages never import each other.
 const IMPORTS: &[(&str, &[&str])] = &[
     ("units", &[]),
     ("error", &[]),
@@ -31,8 +31,24 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("convert", &["source", "scan", "encode", "place", "plan", "spool", "sink"]),
     ("embedded", &[]),
     (
-        "cli",
+        "bench",
         &["convert", "source", "scan", "encode", "place", "plan", "sink", "qcow2", "openstack", "embedded"],
+    ),
+    (
+        "cli",
+        &[
+            "convert",
+            "source",
+            "scan",
+            "encode",
+            "place",
+            "plan",
+            "sink",
+            "qcow2",
+            "openstack",
+            "embedded",
+            "bench",
+        ],
     ),
 ];
 

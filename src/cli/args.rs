@@ -37,6 +37,9 @@ pub enum Command {
     /// Convert a generated snapshot in a Glance of its own: needs nothing, leaves nothing
     #[cfg(feature = "embedded")]
     Demo(DemoArgs),
+    /// Time every stage and every route on a made-up disk, and tell what the limit is
+    #[cfg(feature = "bench")]
+    Bench(Box<super::bench::BenchArgs>),
 }
 
 #[derive(Clone, Debug, Parser)]

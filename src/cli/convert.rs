@@ -184,7 +184,7 @@ fn stdout(cancel: &Cancel) -> Result<Box<dyn std::io::Write + Send>> {
 }
 
 /// A line on standard output, which may be closed.
-fn say(line: &str) -> Result<()> {
+pub fn say(line: &str) -> Result<()> {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
     writeln!(out, "{line}").and_then(|()| out.flush()).map_err(|error| {
@@ -201,7 +201,7 @@ fn finish(quiet: bool, receipt: Receipt, outcome: &mut Outcome) {
     outcome.receipt = Some(receipt);
 }
 
-fn format(options: &ConvertArgs) -> Result<(Geometry, Compression)> {
+pub fn format(options: &ConvertArgs) -> Result<(Geometry, Compression)> {
     let usage = |what: String| Error::new(Stage::Plan, Kind::Usage, what);
     let small = options.deflate_window == DeflateWindow::Small;
     if small && options.compression != CompressionName::Zlib {

@@ -1,6 +1,8 @@
 //! The command line. Takes arguments, gives an exit code; everything that counts is in the library.
 
 mod args;
+#[cfg(feature = "bench")]
+mod bench;
 mod convert;
 #[cfg(feature = "embedded")]
 mod demo;
@@ -36,6 +38,8 @@ pub fn main() -> ExitCode {
         Command::Convert(options) => convert::run(*options, args.quiet, &cancel),
         #[cfg(feature = "embedded")]
         Command::Demo(options) => demo::run(&options, args.quiet, &cancel),
+        #[cfg(feature = "bench")]
+        Command::Bench(options) => bench::run(&options, args.quiet, &cancel),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

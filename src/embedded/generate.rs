@@ -1,20 +1,29 @@
 //! A made-up virtual machine's disk: the same bytes for the same seed, at any offset, never stored.
 //!
-//! The disk is cut into regions of 8 MiB. A region is all hole, all data, or a mix of extents of
-//! 4 KiB to 512 KiB with gaps between them; which of these, and every page of it, follows from the
+//! The disk is cut into regions, of 8 MiB as a rule. A region is all hole, all data, or a mix of
+//! extents of 4 KiB to 512 KiB with gaps between them; or, where a mean length of extents is asked
+//! for ([`Shape`]), extents and gaps of random lengths. All of it, and every page, follows from the
 //! seed and the position alone, so any offset can be read first. Pages look like what disks of
 //! servers hold: log lines and configuration, program-like records, and bytes that do not compress.
 //! Sector 0 is an MBR with one Linux partition that keeps the rules of Glance's format inspector.
 //! There is no filesystem in it.
 
+use std::ops::Range;
+
 use super::data::ImageData;
 use super::hash::Hashes;
 use super::looks::{Look, PAGE_BYTES, Random};
 
-/// The unit whose layout is drawn at once, in bytes; the longest extent inside of one.
+/// The unit whose layout is drawn at once, in bytes, unless long extents need a larger one.
 const REGION_BYTES: u64 = 8 << 20;
-/// Pages of a region.
-const REGION_PAGES: u64 = REGION_BYTES / PAGE_BYTES;
+/// Mean extents that a region holds at least, so that few are cut by its ends.
+const REGION_EXTENTS: u64 = 64;
+/// Which part of the data does not compress, unless a [`Shape`] says otherwise.
+const NOISE_SHARE: f64 = 0.25;
+/// A piece of a shaped disk that has one look, in pages: 256 KiB.
+const PIECE_PAGES: u64 = 64;
+/// By which the kinds of a shaped disk's regions are spread evenly: 2^64 times the golden section.
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 /// Which part of a mixed region is data, on average.
 const MIXED_SHARE: f64 = 0.3;
 /// Longest extent of a mixed region, as a power of two of pages: 512 KiB.
@@ -29,14 +38,42 @@ const DEMO_MD5: &str = "10e505bf1243b3ad29453737b8777096";
 const DEMO_SHA512: &str = "6ddb1cc8b4f616338c19d60640f97984458937044840faf2b6833fa15f16e220\
     ab29894cd35bace31d57fed2a2dd62489e99c41e4e14f4361817c8d928afcef7";
 
+/// What a generated disk is to look like.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Shape {
+    /// Share of the disk that holds data, from 0.0 to 1.0.
+    pub data_fraction: f64,
+    /// Share of the data that does not get smaller when compressed, from 0.0 to 1.0.
+    pub noise_fraction: f64,
+    /// Mean length of an extent of data in bytes, at least a page of 4 KiB; gaps are as long as
+    /// `data_fraction` makes them, and a page at least. `None`: the mix of a server's disk, half of
+    /// it in regions of 8 MiB, half in extents of 4 KiB to 512 KiB.
+    pub mean_extent_bytes: Option<u64>,
+}
+
 /// A deterministic, VM-shaped raw image.
 #[derive(Clone, Debug)]
 pub struct VmImage {
     seed: u64,
     virtual_size: u64,
-    /// Chance of a region to be all data, and to be all data or mixed, as 64-bit thresholds.
-    full: u64,
-    mixed: u64,
+    region_bytes: u64,
+    pattern: Pattern,
+    /// Which part of the data does not compress, as a 64-bit threshold.
+    noise: u64,
+    /// Whether kinds of regions are spread evenly and looks are drawn for each piece, so that shares
+    /// come out as asked on small disks too; else both are drawn as they come.
+    is_even: bool,
+}
+
+/// How the data of a disk is laid out.
+#[derive(Clone, Copy, Debug)]
+enum Pattern {
+    /// Regions of three kinds: the chance of one to be all data, and to be all data or mixed, as
+    /// 64-bit thresholds.
+    Mix { full: u64, mixed: u64 },
+    /// Extents and gaps of random lengths, with their means in pages; the chance that a region
+    /// begins with data, as a threshold.
+    Runs { begins: u64, run_pages: f64, gap_pages: f64 },
 }
 
 /// An extent: the pages `start..end` of a region look like `look`.
@@ -50,16 +87,29 @@ struct Extent {
 impl VmImage {
     /// A disk of `virtual_size` bytes of which about `data_fraction` (0.0 to 1.0) is data.
     pub fn new(seed: u64, virtual_size: u64, data_fraction: f64) -> Self {
-        let fraction = data_fraction.clamp(0.0, 1.0);
-        // Half of the data in full regions, half in mixed ones, as long as there is room for them.
-        let (full, mixed) = if fraction <= 2.0 * MIXED_SHARE {
-            (fraction / 2.0, (fraction / 2.0 / MIXED_SHARE).min(1.0 - fraction / 2.0))
-        } else {
-            let full = (fraction - MIXED_SHARE) / (1.0 - MIXED_SHARE);
-            (full, 1.0 - full)
+        Self {
+            seed,
+            virtual_size,
+            region_bytes: REGION_BYTES,
+            pattern: Pattern::mix(data_fraction.clamp(0.0, 1.0)),
+            noise: threshold(NOISE_SHARE),
+            is_even: false,
+        }
+    }
+
+    /// A disk of `virtual_size` bytes with that shape; shares outside of 0.0 to 1.0 count as the
+    /// nearest.
+    pub fn shaped(seed: u64, virtual_size: u64, shape: Shape) -> Self {
+        let fraction = shape.data_fraction.clamp(0.0, 1.0);
+        let (pattern, region_bytes) = match shape.mean_extent_bytes {
+            None => (Pattern::mix(fraction), REGION_BYTES),
+            Some(bytes) => {
+                let region = bytes.saturating_mul(REGION_EXTENTS).clamp(REGION_BYTES, 1 << 50);
+                (Pattern::runs(fraction, bytes), region.next_power_of_two())
+            }
         };
-        let threshold = |share: f64| (share.clamp(0.0, 1.0) * u64::MAX as f64) as u64;
-        Self { seed, virtual_size, full: threshold(full), mixed: threshold(full + mixed) }
+        let noise = threshold(shape.noise_fraction);
+        Self { seed, virtual_size, region_bytes, pattern, noise, is_even: true }
     }
 
     /// The demo's disk, 4 GiB of which an eighth is data, and its hashes. They are written down here
@@ -70,28 +120,83 @@ impl VmImage {
         (Self::new(1, 4 << 30, 0.125), hashes)
     }
 
-    /// Walks over the extents of a region, in order.
+    /// Walks over all data but the boot sector, in order: a range in bytes, and whether it is of the
+    /// kind that does not compress. Ranges may touch.
+    pub fn for_each_extent(&self, mut visit: impl FnMut(Range<u64>, bool)) {
+        for region in 0..self.virtual_size.div_ceil(self.region_bytes) {
+            let base = region * self.region_bytes;
+            self.extents(region, |extent| {
+                let start = base + extent.start * PAGE_BYTES;
+                let end = (base + extent.end * PAGE_BYTES).min(self.virtual_size);
+                if start < end {
+                    visit(start..end, extent.look == Look::Noise);
+                }
+            });
+        }
+    }
+
+    /// Walks over the extents of a region, in order, each with one look.
     fn extents(&self, region: u64, mut visit: impl FnMut(Extent)) {
-        let mut random = Random::new(self.seed, region);
-        let class = random.next();
-        if class < self.full {
-            // A run that large is mostly one file: one look, now and then two.
-            let split = random.below(REGION_PAGES * 3).clamp(1, REGION_PAGES);
-            visit(Extent { start: 0, end: split, look: Look::draw(&mut random) });
-            if split < REGION_PAGES {
-                visit(Extent { start: split, end: REGION_PAGES, look: Look::draw(&mut random) });
+        let base = region * (self.region_bytes / PAGE_BYTES);
+        self.runs(region, |run| {
+            if !self.is_even {
+                return visit(run);
             }
-            return;
+            let mut start = run.start;
+            while start < run.end {
+                let piece = (base + start) / PIECE_PAGES;
+                let end = ((piece + 1) * PIECE_PAGES - base).min(run.end);
+                let mut random = Random::new(self.seed ^ 0x0100_c500_f00d, piece);
+                visit(Extent { start, end, look: Look::draw(&mut random, self.noise) });
+                start = end;
+            }
+        });
+    }
+
+    /// Walks over the runs of data of a region, in order.
+    fn runs(&self, region: u64, mut visit: impl FnMut(Extent)) {
+        let mut random = Random::new(self.seed, region);
+        let pages = self.region_bytes / PAGE_BYTES;
+        match self.pattern {
+            Pattern::Mix { full, mixed } => {
+                let drawn = random.next();
+                let spread = || Random::new(self.seed, 0).next().wrapping_add(region.wrapping_mul(SPREAD));
+                let class = if self.is_even { spread() } else { drawn };
+                // Region 0 holds the MBR and the boot loader's part, so it is never empty.
+                let boots = region == 0 && !self.is_even;
+                if class < full {
+                    self.full_region(pages, &mut random, visit);
+                } else if class < mixed || boots {
+                    self.mixed_region(region, pages, &mut random, visit);
+                }
+            }
+            Pattern::Runs { begins, run_pages, gap_pages } => {
+                // Lengths without memory: a region begins as if it went on from the one before.
+                let mut page = if random.next() < begins { 0 } else { random.length(gap_pages) };
+                while page < pages {
+                    let end = (page + random.length(run_pages)).min(pages);
+                    visit(Extent { start: page, end, look: Look::Noise });
+                    page = end + random.length(gap_pages);
+                }
+            }
         }
-        // Region 0 holds the MBR and the boot loader's part, so it is never empty.
-        if class >= self.mixed && region != 0 {
-            return;
+    }
+
+    /// A run that large is mostly one file: one look, now and then two.
+    fn full_region(&self, pages: u64, random: &mut Random, mut visit: impl FnMut(Extent)) {
+        let split = random.below(pages * 3).clamp(1, pages);
+        visit(Extent { start: 0, end: split, look: Look::draw(random, self.noise) });
+        if split < pages {
+            visit(Extent { start: split, end: pages, look: Look::draw(random, self.noise) });
         }
+    }
+
+    fn mixed_region(&self, region: u64, pages: u64, random: &mut Random, mut visit: impl FnMut(Extent)) {
         let mut page = random.below(if region == 0 { 1 } else { 256 });
-        while page < REGION_PAGES {
+        while page < pages {
             let len = random.log_uniform(MIXED_EXTENT_BITS);
-            let end = (page + len).min(REGION_PAGES);
-            visit(Extent { start: page, end, look: Look::draw(&mut random) });
+            let end = (page + len).min(pages);
+            visit(Extent { start: page, end, look: Look::draw(random, self.noise) });
             let gap = random.log_uniform(MIXED_EXTENT_BITS) as f64 * (1.0 - MIXED_SHARE) / MIXED_SHARE;
             page = end + (gap as u64).max(1);
         }
@@ -99,8 +204,8 @@ impl VmImage {
 
     /// Fills `buf` from inside of one region.
     fn read_region(&self, offset: u64, buf: &mut [u8]) {
-        let region = offset / REGION_BYTES;
-        let base = region * REGION_BYTES;
+        let region = offset / self.region_bytes;
+        let base = region * self.region_bytes;
         let (from, until) = (offset - base, offset - base + buf.len() as u64);
         let mut done = from;
         let mut page_buf = [0u8; PAGE_BYTES as usize];
@@ -151,6 +256,34 @@ impl VmImage {
     }
 }
 
+impl Pattern {
+    /// Half of the data in full regions, half in mixed ones, as long as there is room for them.
+    fn mix(fraction: f64) -> Self {
+        let (full, mixed) = if fraction <= 2.0 * MIXED_SHARE {
+            (fraction / 2.0, (fraction / 2.0 / MIXED_SHARE).min(1.0 - fraction / 2.0))
+        } else {
+            let full = (fraction - MIXED_SHARE) / (1.0 - MIXED_SHARE);
+            (full, 1.0 - full)
+        };
+        Self::Mix { full: threshold(full), mixed: threshold(full + mixed) }
+    }
+
+    fn runs(fraction: f64, mean_bytes: u64) -> Self {
+        if fraction == 0.0 || fraction == 1.0 {
+            let all = threshold(fraction);
+            return Self::Mix { full: all, mixed: all };
+        }
+        let run_pages = (mean_bytes as f64 / PAGE_BYTES as f64).max(1.0);
+        let gap_pages = (run_pages * (1.0 - fraction) / fraction).max(1.0);
+        Self::Runs { begins: threshold(fraction), run_pages, gap_pages }
+    }
+}
+
+/// A share as the number below which that share of all 64-bit numbers lies.
+fn threshold(share: f64) -> u64 {
+    (share.clamp(0.0, 1.0) * u64::MAX as f64) as u64
+}
+
 impl ImageData for VmImage {
     fn len(&self) -> u64 {
         self.virtual_size
@@ -161,7 +294,7 @@ impl ImageData for VmImage {
         let mut done = 0;
         while done < buf.len() {
             let at = offset + done as u64;
-            let len = (REGION_BYTES - at % REGION_BYTES).min((buf.len() - done) as u64) as usize;
+            let len = (self.region_bytes - at % self.region_bytes).min((buf.len() - done) as u64) as usize;
             self.read_region(at, &mut buf[done..done + len]);
             done += len;
         }
@@ -180,9 +313,9 @@ impl ImageData for VmImage {
         }
         let mut at = offset;
         while at < end {
-            let region = at / REGION_BYTES;
-            let base = region * REGION_BYTES;
-            let stop = end.min(base + REGION_BYTES);
+            let region = at / self.region_bytes;
+            let base = region * self.region_bytes;
+            let stop = end.min(base + self.region_bytes);
             let mut hole = true;
             self.extents(region, |extent| {
                 hole &= extent.end * PAGE_BYTES + base <= at || extent.start * PAGE_BYTES + base >= stop;
@@ -197,86 +330,5 @@ impl ImageData for VmImage {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn image() -> VmImage {
-        VmImage::new(7, 256 << 20, 0.2)
-    }
-
-    #[test]
-    fn any_cut_of_the_reads_gives_the_same_bytes() {
-        let image = image();
-        let mut whole = vec![0; 24 << 20];
-        image.read_at(0, &mut whole);
-        for len in [1usize, 511, 4096, 4097, 65_536, 1_000_003] {
-            let mut random = Random::new(1, len as u64);
-            for _ in 0..200 {
-                let offset = random.below((whole.len() - len) as u64);
-                let mut part = vec![0xff; len];
-                image.read_at(offset, &mut part);
-                assert!(part == whole[offset as usize..][..len], "offset {offset}, {len} bytes");
-            }
-        }
-        let mut other = vec![0; 1 << 20];
-        VmImage::new(8, 256 << 20, 0.2).read_at(0, &mut other);
-        assert!(other != whole[..1 << 20]);
-    }
-
-    #[test]
-    fn holes_are_told_where_and_only_where_every_byte_is_zero() {
-        let image = VmImage::new(3, (64 << 20) + 100, 0.3);
-        let mut buf = vec![0; 4096];
-        let mut data = 0;
-        for page in 0..image.len() / 4096 {
-            image.read_at(page * 4096, &mut buf);
-            let zero = buf.iter().all(|&byte| byte == 0);
-            assert_eq!(image.is_hole(page * 4096, 4096), zero, "page {page}");
-            data += u64::from(!zero);
-        }
-        assert!(data > 0);
-        assert!(!image.is_hole(0, image.len()));
-    }
-
-    #[test]
-    fn the_share_of_data_is_about_what_was_asked() {
-        for fraction in [0.05, 0.15, 0.5, 0.8] {
-            let image = VmImage::new(11, 16 << 30, fraction);
-            let mut pages = 0;
-            for region in 0..image.len() / REGION_BYTES {
-                image.extents(region, |extent| pages += extent.end - extent.start);
-            }
-            let share = (pages * PAGE_BYTES) as f64 / image.len() as f64;
-            assert!((share / fraction - 1.0).abs() < 0.25, "{share} for {fraction}");
-        }
-    }
-
-    #[test]
-    fn sector_0_is_an_mbr_that_a_strict_reader_takes() {
-        for size in [512, 4096, 1 << 20, (2 << 20) + 7, 3 << 40] {
-            let mut sector = [0; 512];
-            VmImage::new(1, size, 0.1).read_at(0, &mut sector);
-            assert_eq!(sector[510..], [0x55, 0xaa]);
-            assert_eq!([446, 462, 478, 494].map(|at| sector[at]), [0x80, 0, 0, 0]);
-            assert_eq!([450, 466, 482, 498].map(|at| sector[at]), [0x83, 0, 0, 0]);
-        }
-        VmImage::new(1, 0, 0.1).read_at(0, &mut []);
-        VmImage::new(1, 100, 0.1).read_at(0, &mut [0; 100]);
-    }
-
-    #[test]
-    fn the_generated_bytes_stay_what_they_were() {
-        // If this fails on purpose, write down the hashes that the test below prints as well.
-        let (image, _) = VmImage::demo();
-        let mut bytes = vec![0; 64 << 20];
-        image.read_at(0, &mut bytes);
-        assert_eq!(crc32fast::hash(&bytes), 96_228_222);
-    }
-
-    #[test]
-    #[ignore = "hashes 4 GiB; the demo checks the same"]
-    fn the_demo_has_the_hashes_written_down() {
-        let (image, hashes) = VmImage::demo();
-        assert_eq!(Hashes::of(&image), hashes);
-    }
-}
+#[path = "tests/generate.rs"]
+mod generate_tests;

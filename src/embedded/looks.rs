@@ -83,11 +83,14 @@ const WORDS: [&[u8]; 64] = [
 ];
 
 impl Look {
-    /// What a random extent looks like: mostly text and programs, one in four does not compress.
-    pub(super) fn draw(random: &mut Random) -> Self {
-        match random.below(8) {
-            0..=2 => Self::Text,
-            3..=5 => Self::Binary,
+    /// What a random extent looks like: noise with the chance of the threshold, else text or program
+    /// alike.
+    pub(super) fn draw(random: &mut Random, noise: u64) -> Self {
+        let compressible = u64::MAX - noise;
+        match random.next() {
+            _ if compressible == 0 => Self::Noise,
+            drawn if drawn <= compressible / 2 => Self::Text,
+            drawn if drawn <= compressible => Self::Binary,
             _ => Self::Noise,
         }
     }
@@ -201,6 +204,34 @@ impl Random {
     /// A number below `limit`.
     pub(super) fn below(&mut self, limit: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(limit)) >> 64) as u64
+    }
+
+    /// A length of at least 1 with about that mean, of which what is left never depends on what has
+    /// passed.
+    pub(super) fn length(&mut self, mean: f64) -> u64 {
+        // Rounding down takes half away on average.
+        if mean <= 1.0 { 1 } else { 1 + (self.exponential() * (mean - 0.5).min(1e15)) as u64 }
+    }
+
+    /// Exponentially distributed with mean 1, by comparisons alone (von Neumann 1951), so that no
+    /// mathematical library's rounding gets into a disk.
+    fn exponential(&mut self) -> f64 {
+        let mut whole = 0.0;
+        loop {
+            let first = self.next();
+            let (mut last, mut falls) = (first, 0);
+            loop {
+                let next = self.next();
+                if next >= last {
+                    break;
+                }
+                (last, falls) = (next, falls + 1);
+            }
+            if falls % 2 == 0 {
+                return whole + first as f64 / 2f64.powi(64);
+            }
+            whole += 1.0;
+        }
     }
 
     /// From 1 to 2^`bits`, small numbers as likely as large ones.

@@ -45,7 +45,7 @@ pub use faults::{
     Answer, Cut, Fault, Faults, FaultsHandle, Floor, HashFault, LostAnswer, RangeAnswer, Refusal, Route,
     Stall,
 };
-pub use generate::VmImage;
+pub use generate::{Shape, VmImage};
 pub use hash::Hashes;
 pub use proof::{Proof, prove_equal};
 pub use record::Record;

@@ -4,6 +4,8 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+#[cfg(feature = "bench")]
+mod bench;
 mod cloud_refusals;
 mod file_refusals;
 mod pairs;
