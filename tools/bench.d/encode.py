@@ -18,7 +18,7 @@ def take(path, sample):
         raise Failed(f"snapcow bench wrote no report: {error}") from None
     if report.get("schema") != SCHEMA:
         raise Failed(f"the report of snapcow bench is not {SCHEMA} but {report.get('schema')}")
-    shares = {f"{route['route']}, {route['compression']}": route["encode_share_of_bare_loop"]
+    shares = {route["route"]: route["encode_share_of_bare_loop"]
               for route in report["routes"] if route["encode_share_of_bare_loop"] is not None}
     direct = [route["encode_share_of_bare_loop"] for route in report["routes"]
               if route["taken"] == "direct" and route["encode_share_of_bare_loop"] is not None]

@@ -187,9 +187,15 @@ def run(asked):
     return 1 if wrong else 0
 
 
+def stopped(*_):
+    # `timeout` sends it twice, and the second one would cut off what takes things back.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(143)
+
+
 def main():
-    # Scratch folders and images in Glance are taken back on every way out.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # Scratch folders, processes and images in Glance are taken back on every way out.
+    signal.signal(signal.SIGTERM, stopped)
     parser, asked = arguments()
     if asked.readme and not asked.table:
         parser.error("--readme goes with --table")
