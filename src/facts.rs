@@ -1,5 +1,8 @@
 //! What endpoints and machine say of themselves, as data, so that planning needs no I/O.
 
+/// `f_type` of file systems whose files lie in memory: tmpfs (`TMPFS_MAGIC`, `linux/magic.h`) and ramfs.
+pub const MEMORY_FILE_SYSTEMS: [u64; 2] = [0x0102_1994, 0x8584_58f6];
+
 /// How often and in which order a source can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {

@@ -4,14 +4,17 @@
 //! [`EncodedChunk`] of [`Encoded`] clusters, placing gives each its offset
 //! ([`crate::place::Placed`]), and a sink takes parts: plain byte ranges in the order of the file.
 
+use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
-use crate::buffers::Buffer;
+use crate::buffers::{Buffer, Slice};
+use crate::error::Result;
 use crate::units::{ClusterIndex, ClusterSize};
 
 /// Size of a chunk, the unit of work, in bytes. A multiple of every cluster size.
 pub const CHUNK_BYTES: usize = 2 << 20;
-/// Chunks of a stripe, the unit in which ranges are asked for: 16 MiB.
+/// Chunks that a stripe, the unit in which ranges are asked for, holds at most until its turn comes: 16 MiB.
 pub const STRIPE_CHUNKS: usize = 8;
 
 /// Tells whether what comes behind has room for more, once it has had to make others wait.
@@ -30,6 +33,16 @@ pub struct Chunk {
     pub body: Body,
 }
 
+/// Something that can be read at any offset from any thread, so that whoever scans the bytes can fetch
+/// them, while they are in its cache.
+pub trait ReadAt: fmt::Debug + Send + Sync {
+    /// Fills `bytes` from the guest offset `offset`.
+    ///
+    /// # Errors
+    /// What keeps the bytes from coming, an end that comes too early included.
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> Result<()>;
+}
+
 /// The bytes of a chunk.
 #[derive(Debug)]
 pub enum Body {
@@ -42,6 +55,17 @@ pub enum Body {
         /// How many of the bytes came from the source.
         len: usize,
         /// An empty buffer of [`CHUNK_BYTES`].
+        room: Buffer,
+    },
+    /// Bytes that are still to be read, by whoever needs them.
+    Unread {
+        /// Where they are.
+        from: Arc<dyn ReadAt>,
+        /// How many there are; the rest of the last cluster is zero.
+        len: usize,
+        /// A buffer of [`CHUNK_BYTES`] for them.
+        bytes: Buffer,
+        /// As in [`Body::Data`].
         room: Buffer,
     },
 }
@@ -90,6 +114,8 @@ pub struct Encoded<'a> {
     pub guest_crc: u32,
     /// How it is stored.
     pub form: Form,
+    /// Where it begins in the buffer that it lies in.
+    pub at: usize,
     /// What is stored.
     pub stored: &'a [u8],
 }
@@ -105,7 +131,10 @@ pub struct EncodedChunk {
     pub clusters: u64,
     cluster_size: ClusterSize,
     entries: Vec<Entry>,
-    buffers: Option<(Buffer, Buffer)>,
+    /// Holds the plain clusters.
+    bytes: Option<Arc<Buffer>>,
+    /// Holds the compressed clusters.
+    room: Option<Buffer>,
 }
 
 #[derive(Debug)]
@@ -113,47 +142,48 @@ struct Entry {
     index: u32,
     guest_crc: u32,
     form: Form,
-    /// Where the compressed bytes begin in the room; unused for plain clusters.
+    /// Where it begins, in the buffer of its form.
     at: u32,
 }
 
 impl EncodedChunk {
-    /// A chunk of zeros.
-    pub fn hole(sequence: u64, first: ClusterIndex, clusters: u64, cluster_size: ClusterSize) -> Self {
-        Self { sequence, first, clusters, cluster_size, entries: Vec::new(), buffers: None }
-    }
-
-    /// A chunk that will get its data clusters by [`Self::push`], and the buffers by
+    /// A chunk that is all zeros until it gets data clusters by [`Self::push`], and the buffers by
     /// [`Self::attach`].
-    pub fn data(sequence: u64, first: ClusterIndex, clusters: u64, cluster_size: ClusterSize) -> Self {
-        let entries = Vec::with_capacity(clusters as usize);
-        Self { sequence, first, clusters, cluster_size, entries, buffers: None }
+    pub fn new(sequence: u64, first: ClusterIndex, clusters: u64, cluster_size: ClusterSize) -> Self {
+        Self { sequence, first, clusters, cluster_size, entries: Vec::new(), bytes: None, room: None }
     }
 
-    /// Notes the next data cluster: its index within the chunk, and where in the room its
-    /// compressed bytes begin.
+    /// Notes the next data cluster: its index within the chunk, and where in the buffer of its form it begins:
+    /// the room for compressed clusters, the guest bytes for plain ones.
     pub fn push(&mut self, index: usize, guest_crc: u32, form: Form, at: usize) {
         self.entries.push(Entry { index: index as u32, guest_crc, form, at: at as u32 });
     }
 
-    /// Keeps the guest bytes and the room that the entries refer to.
+    /// Keeps what the entries refer to of the guest bytes and the room.
     pub fn attach(&mut self, bytes: Buffer, room: Buffer) {
-        self.buffers = Some((bytes, room));
+        let has = |plain: bool| self.entries.iter().any(|entry| (entry.form == Form::Plain) == plain);
+        let (has_plain, has_compressed) = (has(true), has(false));
+        self.bytes = has_plain.then(|| Arc::new(bytes));
+        self.room = has_compressed.then_some(room);
     }
 
     /// The data clusters in guest order. Clusters that are not among them are zero.
     pub fn encoded(&self) -> impl Iterator<Item = Encoded<'_>> {
-        let cs = self.cluster_size;
-        let buffers = self.buffers.as_ref();
         self.entries.iter().filter_map(move |entry| {
-            let (bytes, room) = buffers?;
-            let stored = match entry.form {
-                Form::Plain => &bytes[entry.index as usize * cs.size()..][..cs.size()],
-                Form::Compressed(len) => &room[entry.at as usize..][..len as usize],
+            let (memory, at) = match entry.form {
+                Form::Plain => (&**self.bytes.as_deref()?, entry.at as usize),
+                Form::Compressed(_) => (&**self.room.as_ref()?, entry.at as usize),
             };
+            let stored = &memory[at..at + entry.form.stored_len(self.cluster_size) as usize];
             let cluster = ClusterIndex(self.first.0 + u64::from(entry.index));
-            Some(Encoded { cluster, guest_crc: entry.guest_crc, form: entry.form, stored })
+            Some(Encoded { cluster, guest_crc: entry.guest_crc, form: entry.form, at, stored })
         })
+    }
+
+    /// A part of the buffer that holds the plain clusters, to be kept beyond the chunk; `None` if there
+    /// are none.
+    pub fn plain(&self, range: Range<usize>) -> Option<Slice> {
+        self.bytes.as_ref().map(|bytes| Slice::new(Arc::clone(bytes), range))
     }
 
     /// How many of the clusters hold data.

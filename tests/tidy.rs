@@ -16,7 +16,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("buffers", &[]),
     ("hash", &[]),
     ("map", &["units"]),
-    ("flow", &["buffers", "units"]),
+    ("flow", &["buffers", "error", "units"]),
     ("qcow2", &[]),
     ("openstack", &[]),
     ("source", &[]),
@@ -57,7 +57,9 @@ const NARROW: &[(&str, &[&str])] = &[("qcow2", &["units", "error"]), ("embedded"
 
 /// Files that may say `unsafe`, and why.
 const UNSAFE: &[(&str, &str)] = &[
+    ("src/buffers.rs", "aligned buffers: advice to the kernel about memory of our own"),
     ("src/scan/zero/avx2.rs", "SIMD: one call behind the run-time check, and unaligned loads"),
+    ("src/encode/isal.rs", "ISA-L is a C library without a safe binding that reuses its buffers"),
     ("src/sink/writer/uring.rs", "io_uring: buffers are lent to the kernel until it answers"),
 ];
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+use snapcow::encode::Level;
 use snapcow::units::{ClusterSize, parse_size};
 
 const EXIT_CODES: &str = "\
@@ -54,9 +55,10 @@ pub struct ConvertArgs {
     /// Compression of the clusters; zstd needs QEMU 5.1 or newer to read
     #[arg(long, default_value = "zlib", help_heading = "Format")]
     pub compression: CompressionName,
-    /// Level: 1 to 12 for zlib (1 to 9 with a 4k window), 1 to 19 for zstd [default: 1]
-    #[arg(long, value_name = "N", help_heading = "Format")]
-    pub level: Option<i32>,
+    /// Level: fast, default, small, or a number: 1 to 12 for zlib (1 to 9 with a 4k window), 1 to 19 for zstd
+    /// [default: default]
+    #[arg(long, value_name = "LEVEL", allow_negative_numbers = true, help_heading = "Format")]
+    pub level: Option<Level>,
     /// Window of the deflate streams; 4k is QEMU's own, for readers that need it
     #[arg(long, default_value = "32k", value_name = "SIZE", help_heading = "Format")]
     pub deflate_window: DeflateWindow,

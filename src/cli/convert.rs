@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use snapcow::convert::{Cancel, Counters, Job, Receipt, Target, convert, machine_facts};
-use snapcow::encode::Compression;
+use snapcow::encode::{Compression, Family};
 use snapcow::error::{Error, Kind, Result, Stage};
 use snapcow::facts::{SinkFacts, SinkOrder};
 use snapcow::hash::Digest;
@@ -21,9 +21,6 @@ use super::progress::Progress;
 use super::report::{self, Outcome};
 use super::stdout::Stdout;
 use super::{summary, tell};
-
-/// Default level of deflate with the small window, where level 1 loses far more than it gains.
-const SMALL_WINDOW_LEVEL: i32 = 3;
 
 /// An opened source.
 pub struct Opened {
@@ -207,27 +204,25 @@ fn finish(quiet: bool, receipt: Receipt, outcome: &mut Outcome) {
 pub fn format(options: &ConvertArgs) -> Result<(Geometry, Compression)> {
     let usage = |what: String| Error::new(Stage::Plan, Kind::Usage, what);
     let small = options.deflate_window == DeflateWindow::Small;
-    let (max, default) = match options.compression {
-        CompressionName::Zlib if small => (9, SMALL_WINDOW_LEVEL),
-        CompressionName::Zlib => (12, 1),
-        CompressionName::Zstd => (19, 1),
-        CompressionName::None => (0, 0),
-    };
     if small && options.compression != CompressionName::Zlib {
         return Err(usage("--deflate-window 4k means something for --compression zlib only".into()));
     }
-    let level = options.level.unwrap_or(default);
-    if max == 0 && options.level.is_some() {
-        return Err(usage("--level means nothing with --compression none".into()));
-    }
-    if max > 0 && !(1..=max).contains(&level) {
-        return Err(usage(format!("--level {level} is not one of 1 to {max}")));
-    }
-    let compression = match options.compression {
-        CompressionName::None => Compression::None,
-        CompressionName::Zstd => Compression::Zstd(level),
-        CompressionName::Zlib if small => Compression::DeflateSmallWindow(level),
-        CompressionName::Zlib => Compression::Deflate(level),
+    let family = match options.compression {
+        CompressionName::Zlib if small => Some(Family::DeflateSmallWindow),
+        CompressionName::Zlib => Some(Family::Deflate),
+        CompressionName::Zstd => Some(Family::Zstd),
+        CompressionName::None => None,
+    };
+    let compression = match (family, options.level) {
+        (None, Some(_)) => return Err(usage("--level means nothing with --compression none".into())),
+        (None, None) => Compression::None,
+        (Some(family), level) => {
+            let level = level.unwrap_or_default();
+            let (min, max) = family.numbers().into_inner();
+            let what =
+                || usage(format!("--level {level} is not one of fast, default, small, {min} to {max}"));
+            family.at(level).ok_or_else(what)?
+        }
     };
     let compat = match options.compat {
         CompatName::V1_1 => Compat::V1_1,

@@ -86,6 +86,7 @@ fn stages(counters: &Counters) -> Value {
             "read_bytes": get(&counters.source_bytes),
             "hole_bytes": get(&counters.hole_bytes),
             "reread_bytes": get(&counters.reread_bytes),
+            "thread_seconds": seconds(Timed::Read),
             "hash_seconds": seconds(Timed::Hash),
         },
         "scan": {
@@ -140,6 +141,7 @@ fn receipt_json(receipt: &Receipt) -> Value {
         "spool": spool,
         "memory_to_save_reread_bytes": receipt.memory_to_save_reread,
         "spool_disk_to_save_reread_bytes": receipt.disk_to_save_reread,
+        "shared_bytes": receipt.shared_bytes,
         "written_by": receipt.written_by,
         "wall_seconds": receipt.wall.as_secs_f64(),
     })

@@ -38,10 +38,13 @@ pub struct Counters {
     pub plain_clusters: AtomicU64,
     /// Bytes handed to the sink, repetitions included.
     pub sink_bytes: AtomicU64,
+    /// Bytes of the target that are blocks of the source as well.
+    pub shared_bytes: AtomicU64,
     /// Length of the finished image; 0 until it is known.
     pub image_bytes: AtomicU64,
     /// Guest bytes that pass 2 had to encode again.
     pub reread_bytes: AtomicU64,
+    read_nanos: AtomicU64,
     scan_nanos: AtomicU64,
     encode_nanos: AtomicU64,
     hash_nanos: AtomicU64,
@@ -51,6 +54,8 @@ pub struct Counters {
 /// A stage whose time is counted.
 #[derive(Clone, Copy, Debug)]
 pub enum Timed {
+    /// Thread time of reading local files.
+    Read,
     /// Thread time of the zero scan.
     Scan,
     /// Thread time of CRC and compression.
@@ -99,6 +104,7 @@ impl Counters {
 
     fn nanos(&self, stage: Timed) -> &AtomicU64 {
         match stage {
+            Timed::Read => &self.read_nanos,
             Timed::Scan => &self.scan_nanos,
             Timed::Encode => &self.encode_nanos,
             Timed::Hash => &self.hash_nanos,

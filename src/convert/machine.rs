@@ -2,10 +2,7 @@
 
 use std::path::Path;
 
-use crate::facts::MachineFacts;
-
-/// `f_type` of tmpfs (`TMPFS_MAGIC`, `linux/magic.h`) and of ramfs.
-const MEMORY_FILE_SYSTEMS: [u64; 2] = [0x0102_1994, 0x8584_58f6];
+use crate::facts::{MEMORY_FILE_SYSTEMS, MachineFacts};
 
 /// Looks at processors, memory and the directory of the spool.
 pub fn machine_facts(spool_dir: &Path) -> MachineFacts {

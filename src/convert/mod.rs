@@ -3,11 +3,13 @@
 
 mod cancel;
 mod counters;
+mod direct;
 mod machine;
 mod output;
 mod pipeline;
 mod receipt;
 mod reserve;
+mod worker;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,11 +21,11 @@ pub use machine::machine_facts;
 pub use receipt::{Receipt, RouteTaken, SourceCheck};
 
 use crate::encode::Compression;
-use crate::error::{Result, Stage};
-use crate::flow::{EncodedChunk, Form};
+use crate::error::Result;
+use crate::flow::EncodedChunk;
 use crate::hash::Digest;
 use crate::map::{DataCluster, ImageMap};
-use crate::place::{Geometry, Layout, Order, Placed, Placer, check_virtual_size, write_tables};
+use crate::place::{Geometry, Layout, Order, check_virtual_size};
 use crate::plan::{Plan, Route};
 use crate::sink::{Delivery, FileSink};
 use crate::source::{Source, Wanted};
@@ -75,7 +77,7 @@ pub fn convert(plan: &Plan, job: &Job, target: Target) -> Result<Receipt> {
     let mut receipt = Receipt::new(plan);
     job.counters.enter(Phase::Survey);
     match target {
-        Target::File(file) => direct(&engine, job, *file, &mut receipt)?,
+        Target::File(file) => direct::direct(&engine, job, *file, &mut receipt)?,
         Target::Delivery(mut delivery) => {
             let result = spooled(&engine, plan, job, &mut *delivery, &mut receipt);
             if let Err(error) = result {
@@ -93,42 +95,6 @@ pub fn convert(plan: &Plan, job: &Job, target: Target) -> Result<Receipt> {
     }
     receipt.finish(&job.counters, begin.elapsed());
     Ok(receipt)
-}
-
-/// One pass: data clusters to their place at once, then the tables, the header last.
-fn direct(engine: &Engine, job: &Job, mut file: FileSink, receipt: &mut Receipt) -> Result<()> {
-    let cs = job.geometry.cluster_size;
-    receipt.written_by = Some(file.method());
-    let mut map = new_map(job);
-    let mut placer = Placer::new(cs, Layout::head_last_data_start(cs));
-    let pass = survey(engine, job, &mut map, &mut |encoded| {
-        let stored = bytes::Bytes::copy_from_slice(encoded.stored);
-        placer.push(encoded.cluster, encoded.form, stored, &mut |placed: Placed<bytes::Bytes>| {
-            put(&mut file, &job.counters, placed.host, &placed.payload)
-        })
-    })?;
-    placer.flush(&mut |placed| put(&mut file, &job.counters, placed.host, &placed.payload))?;
-    receipt.surveyed(&pass, &map, job)?;
-    let layout = Layout::new(job.geometry, Order::HeadLast, virtual_size(&pass), &map)?;
-    write_tables(&layout, &map, &mut |offset, part| put(&mut file, &job.counters, offset, &part))?;
-    job.counters.enter(Phase::Settle);
-    engine.cancel.check(Stage::Sink)?;
-    file.commit(layout.file_len)?;
-    receipt.delivered(RouteTaken::Direct, &layout, None);
-    Ok(())
-}
-
-fn put(
-    file: &mut FileSink,
-    counters: &Counters,
-    offset: crate::units::HostOffset,
-    bytes: &[u8],
-) -> Result<()> {
-    let begin = Instant::now();
-    Counters::add(&counters.sink_bytes, bytes.len() as u64);
-    let result = file.put_at(offset, bytes);
-    counters.spent(Timed::Sink, begin.elapsed());
-    result
 }
 
 /// One pass into the spool, then the image out of it; what the spool let go is read again.
@@ -149,7 +115,9 @@ fn spooled(
     let mut spool = Spool::new(limits, job.geometry.cluster_size);
     let mut map = new_map(job);
     let begin = Instant::now();
-    let pass = survey(engine, job, &mut map, &mut |encoded| spool.append(encoded.cluster, encoded.stored))?;
+    let pass = survey(engine, job, true, &mut map, &mut |chunk| {
+        chunk.encoded().try_for_each(|encoded| spool.append(encoded.cluster, encoded.stored))
+    })?;
     spool.finish()?;
     receipt.surveyed(&pass, &map, job)?;
     let layout = Layout::new(job.geometry, Order::HeadFirst, virtual_size(&pass), &map)?;
@@ -171,31 +139,29 @@ fn spooled(
     Ok(())
 }
 
-/// Pass 1: every cluster into the map, every data cluster to `keep`.
+/// Pass 1: every cluster into the map, every chunk to `keep`. `with_crc` tells whether the map's CRCs will be
+/// compared.
 fn survey(
     engine: &Engine,
     job: &Job,
+    with_crc: bool,
     map: &mut ImageMap,
-    keep: &mut dyn FnMut(crate::flow::Encoded<'_>) -> Result<()>,
+    keep: &mut dyn FnMut(&EncodedChunk) -> Result<()>,
 ) -> Result<Pass> {
     let cs = job.geometry.cluster_size;
     let hash = job.source_digest.as_ref().ok().map(|digest| digest.algorithm);
-    let order = pipeline::Order { wanted: Wanted::All, hash, resume: None };
+    let order = pipeline::Order { wanted: Wanted::All, hash, with_crc, resume: None };
     engine.run(order, &mut |chunk: &EncodedChunk| {
         check_virtual_size((chunk.first.0 + chunk.clusters).saturating_mul(cs.bytes()), cs)?;
         let mut next = chunk.first.0;
         for encoded in chunk.encoded() {
             map.push_zeros(encoded.cluster.0 - next);
             next = encoded.cluster.0 + 1;
-            let stored_len = match encoded.form {
-                Form::Plain => cs.bytes() as u32,
-                Form::Compressed(len) => len,
-            };
+            let stored_len = encoded.form.stored_len(cs);
             map.push_data(DataCluster { stored_len, guest_crc: encoded.guest_crc });
-            keep(encoded)?;
         }
         map.push_zeros(chunk.first.0 + chunk.clusters - next);
-        Ok(())
+        keep(chunk)
     })
 }
 

@@ -113,6 +113,7 @@ impl Output<'_> {
         let order = Order {
             wanted: Wanted::Runs(Arc::new(runs)),
             hash: None,
+            with_crc: true,
             resume: room.filter(|_| facts.is_remote),
         };
         let cs = self.map.cluster_size();

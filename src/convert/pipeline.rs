@@ -10,7 +10,6 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -18,14 +17,14 @@ use async_channel::{Receiver, Sender, bounded};
 
 use super::cancel::Cancel;
 use super::counters::{Counters, Timed};
+use super::worker::Worker;
 use crate::buffers::Pool;
 use crate::encode::{Compression, Encoder};
 use crate::error::{Error, Kind, Result, Stage};
 use crate::facts::Access;
-use crate::flow::{Body, CHUNK_BYTES, Chunk, EncodedChunk, Form, Room};
+use crate::flow::{Body, CHUNK_BYTES, Chunk, EncodedChunk, Room};
 use crate::hash::{Algorithm, Digest, Hasher};
 use crate::plan::Budget;
-use crate::scan;
 use crate::source::{Outlet, Source, Wanted};
 use crate::units::ClusterSize;
 
@@ -54,6 +53,8 @@ pub(super) struct Pass {
 pub(super) struct Order {
     pub(super) wanted: Wanted,
     pub(super) hash: Option<Algorithm>,
+    /// Whether the guest bytes' CRCs will be compared.
+    pub(super) with_crc: bool,
     /// Permits the source to hang up and come back.
     pub(super) resume: Option<Room>,
 }
@@ -99,7 +100,14 @@ impl Engine {
             .transpose()?;
         let surveys = matches!(order.wanted, Wanted::All);
         for index in 0..self.threads {
-            self.spawn_encoder(index, surveys, work.1.clone(), done.clone())?;
+            let worker = Worker {
+                encoder: Encoder::new(self.compression, self.cluster_size),
+                cluster_size: self.cluster_size,
+                counters: Arc::clone(&self.counters),
+                surveys,
+                with_crc: order.with_crc,
+            };
+            spawn_encoder(index, worker, work.1.clone(), done.clone())?;
         }
         let source = self.spawn_source(order.wanted, order.resume, read.0.clone())?;
         drop((read, work, done));
@@ -116,8 +124,10 @@ impl Engine {
         }
         drop(guard);
         self.cancel.check(Stage::Source)?;
+        // A failure of the hashing thread makes the source believe that it was stopped: it comes first.
+        let digest = hashing.map(|thread| thread.join().map_err(|_| panicked("hash"))?).transpose()?;
         let len = source.join().map_err(|_| panicked("source"))??;
-        let digest = hashing.map(|thread| thread.join().map_err(|_| panicked("hash"))).transpose()?;
+        self.source.settle()?;
         Ok(Pass { len, digest })
     }
 
@@ -159,99 +169,51 @@ impl Engine {
         algorithm: Algorithm,
         from: Receiver<Chunk>,
         to: Sender<Chunk>,
-    ) -> Result<JoinHandle<Digest>> {
+    ) -> Result<JoinHandle<Result<Digest>>> {
         let counters = Arc::clone(&self.counters);
-        let cluster_bytes = self.cluster_size.bytes();
+        let cs = self.cluster_size;
         spawn("hash", move || {
             let mut hasher = Hasher::new(algorithm);
             while let Ok(chunk) = from.recv_blocking() {
+                let chunk = fetched(chunk, cs)?;
                 let begin = Instant::now();
                 match &chunk.body {
                     Body::Data { bytes, len, .. } => hasher.update(&bytes[..*len]),
-                    Body::Hole => hash_zeros(&mut hasher, chunk.clusters * cluster_bytes),
+                    Body::Hole | Body::Unread { .. } => hash_zeros(&mut hasher, chunk.clusters * cs.bytes()),
                 }
                 counters.spent(Timed::Hash, begin.elapsed());
                 if to.send_blocking(chunk).is_err() {
                     break;
                 }
             }
-            hasher.finish()
+            Ok(hasher.finish())
         })
-    }
-
-    fn spawn_encoder(
-        &self,
-        index: usize,
-        surveys: bool,
-        from: Receiver<Chunk>,
-        to: Sender<Encoded>,
-    ) -> Result<()> {
-        let mut encoder = Encoder::new(self.compression, self.cluster_size);
-        let counters = Arc::clone(&self.counters);
-        let cs = self.cluster_size;
-        spawn(&format!("encode-{index}"), move || {
-            while let Ok(chunk) = from.recv_blocking() {
-                // A panic here would leave everybody waiting for this chunk.
-                let encoded =
-                    catch_unwind(AssertUnwindSafe(|| encode(chunk, &mut encoder, cs, &counters, surveys)));
-                if to.send_blocking(encoded.map_err(|_| panicked("encode"))).is_err() {
-                    break;
-                }
-            }
-        })?;
-        Ok(())
     }
 }
 
-/// Scans and encodes one chunk.
-fn encode(
-    chunk: Chunk,
-    encoder: &mut Encoder,
-    cs: ClusterSize,
-    counters: &Counters,
-    surveys: bool,
-) -> EncodedChunk {
-    let guest_bytes = chunk.clusters * cs.bytes();
-    // What a second read encodes again is no news about the disk.
-    let count = |counter: &AtomicU64, value: u64| {
-        if surveys {
-            Counters::add(counter, value);
-        }
-    };
-    count(&counters.guest_bytes, guest_bytes);
-    let Body::Data { bytes, mut room, .. } = chunk.body else {
-        count(&counters.hole_bytes, guest_bytes);
-        return EncodedChunk::hole(chunk.sequence, chunk.first, chunk.clusters, cs);
-    };
-    let begin = Instant::now();
-    let used = &bytes[..guest_bytes as usize];
-    let runs: Vec<_> = scan::runs(used, cs).filter(|run| run.is_data).collect();
-    let scanned = Instant::now();
-    let mut encoded = EncodedChunk::data(chunk.sequence, chunk.first, chunk.clusters, cs);
-    let (mut at, mut plain) = (0, 0);
-    for index in runs.iter().flat_map(|run| run.first..run.first + run.clusters) {
-        let cluster = &used[index * cs.size()..][..cs.size()];
-        let guest_crc = Encoder::guest_crc(cluster);
-        match encoder.compress(cluster, &mut room[at..]) {
-            Some(len) => {
-                encoded.push(index, guest_crc, Form::Compressed(len as u32), at);
-                at += len;
-            }
-            None => {
-                encoded.push(index, guest_crc, Form::Plain, 0);
-                plain += 1;
+fn spawn_encoder(
+    index: usize,
+    mut worker: Worker,
+    from: Receiver<Chunk>,
+    to: Sender<Encoded>,
+) -> Result<JoinHandle<()>> {
+    spawn(&format!("encode-{index}"), move || {
+        while let Ok(chunk) = from.recv_blocking() {
+            // A panic here would leave everybody waiting for this chunk.
+            let encoded = catch_unwind(AssertUnwindSafe(|| worker.encode(chunk)));
+            if to.send_blocking(encoded.unwrap_or_else(|_| Err(panicked("encode")))).is_err() {
+                break;
             }
         }
-    }
-    counters.spent(Timed::Scan, scanned - begin);
-    counters.spent(Timed::Encode, scanned.elapsed());
-    let data_bytes = encoded.data_clusters() * cs.bytes();
-    count(&counters.data_bytes, data_bytes);
-    count(&counters.zero_bytes, guest_bytes - data_bytes);
-    count(&counters.plain_clusters, plain);
-    count(&counters.stored_bytes, at as u64 + plain * cs.bytes());
-    encoded.attach(bytes, room);
-    encoded
+    })
+}
+
+/// A chunk with its bytes.
+fn fetched(chunk: Chunk, cs: ClusterSize) -> Result<Chunk> {
+    let Body::Unread { from, len, mut bytes, room } = chunk.body else { return Ok(chunk) };
+    from.read_at(&mut bytes[..len], cs.start_of(chunk.first).0)?;
+    bytes[len..cs.round_up(len as u64) as usize].fill(0);
+    Ok(Chunk { body: Body::Data { bytes, len, room }, ..chunk })
 }
 
 fn hash_zeros(hasher: &mut Hasher, mut count: u64) {

@@ -62,12 +62,14 @@ pub struct Receipt {
     pub disk_to_save_reread: Option<u64>,
     /// What the delivery found, unless the target is a file.
     pub delivered: Option<Delivered>,
+    /// Bytes of the image that are blocks of the source as well.
+    pub shared_bytes: u64,
     /// How a file target was written.
     pub written_by: Option<&'static str>,
     /// Wall time of the conversion.
     pub wall: Duration,
-    /// Thread time of scan, encode and hash, and time that the sink took.
-    pub stage_times: [(&'static str, Duration); 4],
+    /// Thread time of reading local files, scan, encode and hash, and time that the sink took.
+    pub stage_times: [(&'static str, Duration); 5],
 }
 
 impl Receipt {
@@ -86,9 +88,10 @@ impl Receipt {
             memory_to_save_reread: None,
             disk_to_save_reread: None,
             delivered: None,
+            shared_bytes: 0,
             written_by: None,
             wall: Duration::ZERO,
-            stage_times: [("scan", Duration::ZERO); 4],
+            stage_times: [("read", Duration::ZERO); 5],
         }
     }
 
@@ -145,7 +148,9 @@ impl Receipt {
 
     pub(super) fn finish(&mut self, counters: &Counters, wall: Duration) {
         self.wall = wall;
+        self.shared_bytes = Counters::get(&counters.shared_bytes);
         self.stage_times = [
+            ("read", counters.time(Timed::Read)),
             ("scan", counters.time(Timed::Scan)),
             ("encode", counters.time(Timed::Encode)),
             ("hash", counters.time(Timed::Hash)),

@@ -5,6 +5,12 @@
 //! reused, but no cluster's result depends on the one before.
 
 mod codec;
+#[cfg(feature = "isal-sys")]
+mod isal;
+mod level;
+mod probe;
+
+pub use level::{Family, Level};
 
 use crate::qcow2::CompressionType;
 use crate::units::ClusterSize;
@@ -19,6 +25,12 @@ pub enum Compression {
     Deflate(i32),
     /// Raw deflate with QEMU's own window of 4 KiB, by zlib-rs; level 1 to 9.
     DeflateSmallWindow(i32),
+    /// Raw deflate with a window of up to 32 KiB, by ISA-L's level 1.
+    #[cfg(feature = "isal-sys")]
+    DeflateIsal,
+    /// Raw deflate with QEMU's own window of 4 KiB, by ISA-L's level 1.
+    #[cfg(feature = "isal-sys")]
+    DeflateIsalSmallWindow,
     /// zstd; level 1 to 19.
     Zstd(i32),
 }
@@ -28,7 +40,7 @@ impl Compression {
     pub fn header_type(self) -> CompressionType {
         match self {
             Self::Zstd(_) => CompressionType::Zstd,
-            Self::None | Self::Deflate(_) | Self::DeflateSmallWindow(_) => CompressionType::Zlib,
+            _ => CompressionType::Zlib,
         }
     }
 
@@ -36,16 +48,16 @@ impl Compression {
     pub fn word(self) -> &'static str {
         match self {
             Self::None => "none",
-            Self::Deflate(_) | Self::DeflateSmallWindow(_) => "zlib",
             Self::Zstd(_) => "zstd",
+            _ => "zlib",
         }
     }
 
-    /// The level, where there is one.
+    /// The codec's own number for the level, where it is chosen by one.
     pub fn level(self) -> Option<i32> {
         match self {
-            Self::None => None,
             Self::Deflate(level) | Self::DeflateSmallWindow(level) | Self::Zstd(level) => Some(level),
+            _ => None,
         }
     }
 }

@@ -12,6 +12,7 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use reqwest::header::{HeaderValue, RETRY_AFTER};
@@ -159,6 +160,11 @@ impl Cloud {
         Ok(client)
     }
 
+    /// How often the service has answered that it has too much to do (429, 503).
+    pub fn refusals(&self) -> u64 {
+        self.shared.refusals.load(Ordering::Relaxed)
+    }
+
     /// The token as a header that nobody prints.
     pub(super) fn token_header(&self, token: &super::Token) -> Result<HeaderValue> {
         let mut header = HeaderValue::from_str(token.secret.expose_secret()).map_err(|_| {
@@ -204,6 +210,9 @@ impl Cloud {
                     continue;
                 }
                 Ok(answer) if answer::may_pass(answer.status) => {
+                    if matches!(answer.status.as_u16(), 429 | 503) {
+                        self.shared.refusals.fetch_add(1, Ordering::Relaxed);
+                    }
                     (self.refuse(&answer, what), answer.retry_after)
                 }
                 Ok(answer) => return Ok(answer),

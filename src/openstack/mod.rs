@@ -21,6 +21,7 @@ mod keystone;
 mod record;
 mod transfer;
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -60,6 +61,8 @@ struct Shared {
     /// hyper's connections live and die with their runtime, so each runtime has a client of its own.
     clients: Mutex<Vec<(tokio::runtime::Id, http::Reuse, reqwest::Client)>>,
     retry: http::Retry,
+    /// Answers that said «too much to do», 429 and 503.
+    refusals: AtomicU64,
 }
 
 /// A token and its age by our own clock: the server's clock may differ from ours.
@@ -178,6 +181,7 @@ impl Cloud {
                 renewing,
                 clients,
                 retry,
+                refusals: AtomicU64::new(0),
             }),
             stage,
         }

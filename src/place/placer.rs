@@ -86,6 +86,12 @@ impl<T> Placer<T> {
         }
     }
 
+    /// Whether a cluster of this form, pushed next, would have to wait for its place.
+    pub fn would_hold(&self, form: Form) -> bool {
+        let waiting = self.waiting() + self.cluster_size.bytes();
+        form == Form::Plain && !self.is_aligned() && waiting < HELD_BYTES_MAX
+    }
+
     /// Hands out what is still held back. The placer can go on afterwards.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 //! has the header, is written last: a file with a zero header would open as raw.
 
 use std::fs::File;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -12,15 +13,27 @@ use std::sync::Arc;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
 
+use super::share;
 use super::writer::{self, Choice, EXTENT_BYTES, Output, Writer};
-use crate::buffers::{Buffer, Pool};
+use crate::buffers::{ALIGNMENT, Buffer, Pool, Slice};
 use crate::error::{Error, Kind, Result, Stage};
-use crate::units::HostOffset;
+use crate::units::{ClusterSize, HostOffset};
 
 /// Extents under way at once.
 const EXTENTS: usize = 6;
 /// Memory that a file sink takes, in bytes.
 pub const MEMORY_BYTES: u64 = (EXTENTS * EXTENT_BYTES) as u64;
+
+/// Slices shorter than this are copied together: a write of their own would cost more.
+const SLICE_MIN_BYTES: usize = 256 << 10;
+
+/// Bytes that are copied together until they are written at once.
+struct Extent {
+    index: u64,
+    buffer: Buffer,
+    /// What of it has been filled; the file's bytes around it may be somebody else's.
+    filled: Range<usize>,
+}
 
 /// An image file in the making.
 pub struct FileSink {
@@ -32,7 +45,7 @@ pub struct FileSink {
     writer: Box<dyn Writer>,
     pool: Pool,
     first: Option<Buffer>,
-    current: Option<(u64, Buffer)>,
+    current: Option<Extent>,
 }
 
 impl FileSink {
@@ -63,14 +76,17 @@ impl FileSink {
             local(format!("create a file in `{}` for `{}`", dir.display(), target.display()), error)
         })?;
         let pool = Pool::new(EXTENTS, EXTENT_BYTES);
-        let first = fresh_extent(&pool);
+        let first = pool.take().map(|mut buffer| {
+            buffer.fill(0);
+            buffer
+        });
         let output = Output::new(file, target);
         let writer = writer::open(&output, choice);
         Ok(Self { target: target.to_owned(), replace, temporary, output, writer, pool, first, current: None })
     }
 
-    /// Takes bytes at an offset. The first MiB of the file can be written at any time; of any other, who
-    /// has written elsewhere meanwhile must not come back to it, for what it held is on disk already.
+    /// Takes bytes at an offset. The first MiB of the file can be written at any time; everything else comes
+    /// at rising offsets.
     ///
     /// # Errors
     /// [`Kind::Local`] if the disk is full or fails.
@@ -79,32 +95,79 @@ impl FileSink {
         while !bytes.is_empty() {
             let (index, at) = (offset / EXTENT_BYTES as u64, (offset % EXTENT_BYTES as u64) as usize);
             let take = bytes.len().min(EXTENT_BYTES - at);
-            self.extent(index)?[at..at + take].copy_from_slice(&bytes[..take]);
+            self.room(index, at, take)?.copy_from_slice(&bytes[..take]);
             bytes = &bytes[take..];
             offset += take as u64;
         }
         Ok(())
     }
 
-    fn extent(&mut self, index: u64) -> Result<&mut Buffer> {
+    /// As [`Self::put_at`], without a copy where the bytes are many and lie as the disk wants them.
+    ///
+    /// # Errors
+    /// As [`Self::put_at`].
+    pub fn put_slice(&mut self, offset: HostOffset, slice: Slice) -> Result<()> {
+        let in_first = (EXTENT_BYTES as u64).saturating_sub(offset.0).min(slice.len() as u64) as usize;
+        self.put_at(offset, &slice[..in_first])?;
+        let (offset, slice) = (offset.0 + in_first as u64, slice.behind(in_first));
+        let fits = offset.is_multiple_of(ALIGNMENT as u64)
+            && slice.len().is_multiple_of(ALIGNMENT)
+            && slice.as_ptr().addr().is_multiple_of(ALIGNMENT);
+        if slice.len() < SLICE_MIN_BYTES || !fits {
+            return self.put_at(HostOffset(offset), &slice);
+        }
+        self.flush_current()?;
+        self.writer.submit(offset, slice)
+    }
+
+    /// Whether the file can have blocks of `from` in common with it, cluster by cluster.
+    pub fn can_share(&self, from: &File, cluster_size: ClusterSize) -> bool {
+        share::can_share(from, &self.output.file, cluster_size.bytes())
+    }
+
+    /// Makes whole blocks of `from` blocks of this file too, at offsets that rise like those of
+    /// [`Self::put_at`], and tells how many bytes have become so. What is missing, at the beginning
+    /// (the file's first MiB) or at the end, is to be written.
+    ///
+    /// # Errors
+    /// As [`Self::put_at`].
+    pub fn share(&mut self, from: &File, from_offset: u64, offset: HostOffset, len: u64) -> Result<u64> {
+        if offset.0 < EXTENT_BYTES as u64 {
+            return Ok(0);
+        }
+        self.flush_current()?;
+        Ok(share::share(from, from_offset, &self.output.file, offset.0, len))
+    }
+
+    /// Room for bytes `at..at + len` of an extent; what lies between them and what came before is zero.
+    fn room(&mut self, index: u64, at: usize, len: usize) -> Result<&mut [u8]> {
         let lost =
             || Error::new(Stage::Sink, Kind::Other, "take an extent of a file that is finished already");
         if index == 0 {
-            return self.first.as_mut().ok_or_else(lost);
+            return Ok(&mut self.first.as_mut().ok_or_else(lost)?[at..at + len]);
         }
-        if self.current.as_ref().is_none_or(|(current, _)| *current != index) {
+        if self.current.as_ref().is_none_or(|current| current.index != index) {
             self.flush_current()?;
-            let buffer = fresh_extent(&self.pool).ok_or_else(lost)?;
-            self.current = Some((index, buffer));
+            let buffer = self.pool.take().ok_or_else(lost)?;
+            let begin = at - at % ALIGNMENT;
+            self.current = Some(Extent { index, buffer, filled: begin..begin });
         }
-        self.current.as_mut().map(|(_, buffer)| buffer).ok_or_else(lost)
+        let Some(Extent { buffer, filled, .. }) = &mut self.current else { return Err(lost()) };
+        if filled.end < at {
+            buffer[filled.end..at].fill(0);
+        }
+        filled.end = filled.end.max(at + len);
+        Ok(&mut buffer[at..at + len])
     }
 
     fn flush_current(&mut self) -> Result<()> {
-        match self.current.take() {
-            Some((index, buffer)) => self.writer.submit(index * EXTENT_BYTES as u64, buffer),
-            None => Ok(()),
-        }
+        let Some(Extent { index, mut buffer, filled }) = self.current.take() else { return Ok(()) };
+        let end = filled.end.next_multiple_of(ALIGNMENT);
+        buffer[filled.end..end].fill(0);
+        self.writer.submit(
+            index * EXTENT_BYTES as u64 + filled.start as u64,
+            Slice::new(Arc::new(buffer), filled.start..end),
+        )
     }
 
     /// Writes what is left, the header's extent last, cuts the file to `len` bytes, waits until all
@@ -117,7 +180,7 @@ impl FileSink {
         self.flush_current()?;
         self.writer.drain()?;
         if let Some(first) = self.first.take() {
-            self.writer.submit(0, first)?;
+            self.writer.submit(0, Slice::new(Arc::new(first), 0..EXTENT_BYTES))?;
         }
         self.writer.drain()?;
         let file = &self.output.file;
@@ -148,12 +211,6 @@ impl Drop for FileSink {
             let _ = std::fs::remove_file(temporary);
         }
     }
-}
-
-fn fresh_extent(pool: &Pool) -> Option<Buffer> {
-    let mut buffer = pool.take()?;
-    buffer.fill(0);
-    Some(buffer)
 }
 
 fn check_target(target: &Path, replace: bool) -> Result<()> {

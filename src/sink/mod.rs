@@ -9,6 +9,7 @@ mod file;
 mod glance;
 #[cfg(feature = "openstack")]
 mod queue;
+mod share;
 mod stream;
 mod writer;
 

@@ -1,28 +1,53 @@
 //! Regular files and block devices. Holes are found with SEEK_DATA and SEEK_HOLE and never read.
 
 use std::fs::File;
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use rustix::fs::SeekFrom;
+use rustix::fs::{Advice, SeekFrom};
 use rustix::io::Errno;
 
 use super::{Outlet, PROBE_BYTES, Source, Wanted, image_format, locks};
 use crate::error::{Error, Kind, Result, Stage};
 use crate::facts::{Access, SourceFacts};
-use crate::flow::CHUNK_BYTES;
+use crate::flow::{CHUNK_BYTES, ReadAt};
 use crate::units::ClusterIndex;
 
 /// A file or block device that holds a raw disk.
 #[derive(Debug)]
 pub struct FileSource {
-    path: PathBuf,
-    file: File,
+    opened: Arc<Opened>,
     facts: SourceFacts,
     len: u64,
     /// Size, modification and change time when it was opened; a block device has none.
     state: Option<State>,
+}
+
+/// What the threads that read share.
+#[derive(Debug)]
+struct Opened {
+    path: PathBuf,
+    file: File,
+}
+
+impl ReadAt for Opened {
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> Result<()> {
+        self.file.read_exact_at(bytes, offset).map_err(|error| {
+            let what = format!("read {} bytes at offset {offset} of `{}`", bytes.len(), self.path.display());
+            if error.kind() == std::io::ErrorKind::UnexpectedEof {
+                Error::new(
+                    Stage::Source,
+                    Kind::SourceChanged,
+                    format!("{what}: it became shorter while it was read"),
+                )
+            } else {
+                Error::new(Stage::Source, Kind::Source, what).because(error)
+            }
+        })
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -70,7 +95,7 @@ impl FileSource {
         let state = if is_device { None } else { State::of(&file).ok() };
         let facts =
             SourceFacts { name: shown.to_string(), len: Some(len), access: Access::Random, is_remote: false };
-        let source = Self { path: path.to_owned(), file, facts, len, state };
+        let source = Self { opened: Arc::new(Opened { path: path.to_owned(), file }), facts, len, state };
         if !raw_by_order {
             source.refuse_image_formats()?;
         }
@@ -83,47 +108,32 @@ impl FileSource {
     /// # Errors
     /// What `stat` says.
     pub fn identity(&self) -> std::io::Result<(u64, u64)> {
-        let meta = self.file.metadata()?;
+        let meta = self.opened.file.metadata()?;
         Ok((meta.dev(), meta.ino()))
     }
 
     fn refuse_image_formats(&self) -> Result<()> {
         let mut head = [0; PROBE_BYTES];
         let take = usize::try_from(self.len).unwrap_or(usize::MAX).min(PROBE_BYTES);
-        self.read_at(&mut head[..take], 0)?;
+        self.opened.read_at(&mut head[..take], 0)?;
         match image_format(&head[..take]) {
             None => Ok(()),
-            Some(format) => Err(not_raw(&self.path.display().to_string(), format)),
+            Some(format) => Err(not_raw(&self.facts.name, format)),
         }
-    }
-
-    fn read_at(&self, bytes: &mut [u8], offset: u64) -> Result<()> {
-        self.file.read_exact_at(bytes, offset).map_err(|error| {
-            let what = format!("read {} bytes at offset {offset} of `{}`", bytes.len(), self.path.display());
-            if error.kind() == std::io::ErrorKind::UnexpectedEof {
-                Error::new(
-                    Stage::Source,
-                    Kind::SourceChanged,
-                    format!("{what}: it became shorter while it was read"),
-                )
-            } else {
-                Error::new(Stage::Source, Kind::Source, what).because(error)
-            }
-        })
     }
 
     /// The next run of bytes that may hold data, at or behind `from`. Where the file system cannot
     /// tell, that is all the rest.
     fn next_data(&self, from: u64) -> Result<Option<Range<u64>>> {
-        match rustix::fs::seek(&self.file, SeekFrom::Data(from)) {
+        match rustix::fs::seek(&self.opened.file, SeekFrom::Data(from)) {
             Ok(start) => {
-                let end = rustix::fs::seek(&self.file, SeekFrom::Hole(start)).unwrap_or(self.len);
+                let end = rustix::fs::seek(&self.opened.file, SeekFrom::Hole(start)).unwrap_or(self.len);
                 Ok(Some(start..end.min(self.len)))
             }
             Err(Errno::NXIO) => Ok(None),
             Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok((from < self.len).then_some(from..self.len)),
             Err(error) => {
-                let what = format!("find data behind offset {from} of `{}`", self.path.display());
+                let what = format!("find data behind offset {from} of `{}`", self.facts.name);
                 Err(Error::new(Stage::Source, Kind::Source, what).because(error))
             }
         }
@@ -135,10 +145,12 @@ impl FileSource {
         let mut offset = range.start;
         while offset < range.end {
             let take = (range.end - offset).min(CHUNK_BYTES as u64) as usize;
-            let mut buffer = outlet.buffer()?;
-            self.read_at(&mut buffer[..take], offset)?;
+            // Several threads read pieces of it; only here is it known what comes next. Whether the
+            // kernel takes the hint makes no difference to what is read.
+            let ahead = NonZeroU64::new(take as u64);
+            let _ = rustix::fs::fadvise(&self.opened.file, offset, ahead, Advice::WillNeed);
+            outlet.unread(ClusterIndex(offset >> cs.bits()), self.opened.clone(), take)?;
             outlet.count_read(take as u64);
-            outlet.data(ClusterIndex(offset >> cs.bits()), buffer, take)?;
             offset += take as u64;
         }
         Ok(())
@@ -160,17 +172,6 @@ impl FileSource {
         }
         Ok(outlet.hole(ClusterIndex(next), total - next)?)
     }
-
-    fn check_unchanged(&self) -> Result<()> {
-        let Some(before) = &self.state else { return Ok(()) };
-        if State::of(&self.file).is_ok_and(|now| now == *before) {
-            return Ok(());
-        }
-        let what =
-            format!("`{}` changed while it was read (size, or time of modification)", self.path.display());
-        Err(Error::new(Stage::Source, Kind::SourceChanged, what)
-            .advise("stop whoever writes to it and run this again"))
-    }
 }
 
 impl Source for FileSource {
@@ -188,8 +189,21 @@ impl Source for FileSource {
                 }
             }
         }
-        self.check_unchanged()?;
         Ok(self.len)
+    }
+
+    fn file(&self) -> Option<&File> {
+        self.state.as_ref().map(|_| &self.opened.file)
+    }
+
+    fn settle(&self) -> Result<()> {
+        let Some(before) = &self.state else { return Ok(()) };
+        if State::of(&self.opened.file).is_ok_and(|now| now == *before) {
+            return Ok(());
+        }
+        let what = format!("`{}` changed while it was read (size, or time of modification)", self.facts.name);
+        Err(Error::new(Stage::Source, Kind::SourceChanged, what)
+            .advise("stop whoever writes to it and run this again"))
     }
 }
 

@@ -54,4 +54,17 @@ pub trait Source: Send + Sync {
     /// # Errors
     /// Whatever keeps the bytes from coming; [`Stopped`] (as an error) if the other side went away.
     fn read(&self, wanted: &Wanted, outlet: &mut Outlet) -> Result<u64>;
+
+    /// The file itself, where it is a regular one: a file system may let another file share its blocks.
+    fn file(&self) -> Option<&std::fs::File> {
+        None
+    }
+
+    /// Called when all chunks of a pass have been used: whether they can be relied on.
+    ///
+    /// # Errors
+    /// [`Kind::SourceChanged`](crate::error::Kind::SourceChanged) if the disk changed meanwhile.
+    fn settle(&self) -> Result<()> {
+        Ok(())
+    }
 }

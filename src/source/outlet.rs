@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::buffers::{Buffer, Pool};
 use crate::error::{Error, Kind, Stage};
-use crate::flow::{Body, CHUNK_BYTES, Chunk, Room};
+use crate::flow::{Body, CHUNK_BYTES, Chunk, ReadAt, Room};
 use crate::units::{ClusterIndex, ClusterSize};
 
 /// The other side does not want any more chunks; it knows why.
@@ -113,6 +113,19 @@ impl Outlet {
             return Ok(());
         }
         let chunk = Chunk { sequence: self.next(), first, clusters, body: Body::Hole };
+        self.chunks.send_blocking(chunk).map_err(|_| Stopped)
+    }
+
+    /// Sends `len` bytes, at most [`CHUNK_BYTES`], that are read by whoever needs them.
+    ///
+    /// # Errors
+    /// [`Stopped`] if no more chunks are wanted.
+    pub fn unread(&mut self, first: ClusterIndex, from: Arc<dyn ReadAt>, len: usize) -> Result<(), Stopped> {
+        let bytes = self.buffer()?;
+        let room = self.rooms.take().ok_or(Stopped)?;
+        let clusters = self.cluster_size.clusters_for(len as u64);
+        let chunk =
+            Chunk { sequence: self.next(), first, clusters, body: Body::Unread { from, len, bytes, room } };
         self.chunks.send_blocking(chunk).map_err(|_| Stopped)
     }
 

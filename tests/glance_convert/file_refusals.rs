@@ -68,14 +68,23 @@ fn words_that_mean_nothing_are_refused() {
     let refuses = |words: &[&str], code, expected: &[&str]| {
         run(&mut convert([&[raw.as_str(), &target], words].concat())).refuses(code, expected);
     };
-    refuses(&["--level", "13"], 2, &["1 to 12"]);
+    refuses(&["--level", "13"], 2, &["--level 13", "fast, default, small, 1 to 12"]);
+    refuses(&["--level", "0"], 2, &["1 to 12"]);
+    refuses(&["--level", "-1", "--compression", "zstd"], 2, &["--level -1", "1 to 19"]);
+    refuses(&["--level", "12", "--deflate-window", "4k"], 2, &["1 to 9"]);
+    refuses(&["--level", "small", "--compression", "none"], 2, &["--level"]);
     refuses(&["--compression", "none", "--level", "1"], 2, &["--level"]);
     refuses(&["--compression", "zstd", "--compat", "0.10"], 2, &["zlib"]);
     refuses(&["--deflate-window", "4k", "--compression", "zstd"], 2, &["zlib"]);
     refuses(&["--memory", "1MiB"], 2, &["--memory"]);
     run(&mut convert([raw.as_str(), "glance:"])).refuses(2, &["glance:NAME"]);
-    for words in [["--cluster-size", "3k"], ["--no-such", "1"], ["--spool-disk", "many"], ["--threads", "0"]]
-    {
+    for words in [
+        ["--cluster-size", "3k"],
+        ["--no-such", "1"],
+        ["--spool-disk", "many"],
+        ["--threads", "0"],
+        ["--level", "best"],
+    ] {
         let ran = run(&mut convert([&[raw.as_str(), &target], words.as_slice()].concat())).exits(2);
         assert!(ran.stdout.is_empty() && ran.stderr.contains("error:"), "{}", ran.stderr);
     }

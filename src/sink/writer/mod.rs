@@ -1,10 +1,12 @@
-//! Extents of a file on their way to disk. Takes whole, aligned extents at rising offsets, gives
-//! them to the kernel several at a time. Holds the extents under way.
+//! Extents of a file on their way to disk. Takes aligned extents, gives them to the kernel several at a
+//! time. Holds the extents under way.
 //!
 //! # Decisions
 //! - O_DIRECT with extents of 1 MiB costs a tenth of the CPU of buffered writes and leaves the page
 //!   cache alone. Where it is refused (tmpfs, some network file systems) the same calls go through
 //!   the page cache.
+//! - Where the file lies in memory (tmpfs) there is nothing to wait for: one thread copies while others read. Asking
+//!   for room beforehand would only touch every page twice.
 //! - [`uring`] comes first: it keeps several extents under way without a thread of its own. Where
 //!   io_uring is forbidden (containers, seccomp, `io_uring_disabled`), [`threads`] do `pwrite`.
 //! - `io-uring` and not `tokio-uring`: the latter brings a second, older copy of the former, has no
@@ -19,8 +21,9 @@ use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, OFlags};
 
-use crate::buffers::Buffer;
+use crate::buffers::Slice;
 use crate::error::{Error, Kind, Result, Stage};
+use crate::facts::MEMORY_FILE_SYSTEMS;
 
 /// Size of an extent in bytes.
 pub(super) const EXTENT_BYTES: usize = 1 << 20;
@@ -29,8 +32,9 @@ const PREALLOCATE_BYTES: u64 = 64 << 20;
 
 /// Brings extents to disk.
 pub(super) trait Writer: Send {
-    /// Sends a whole extent on its way; waits while too many are.
-    fn submit(&mut self, offset: u64, extent: Buffer) -> Result<()>;
+    /// Sends an extent on its way; waits while too many are. Offset, length and memory are multiples of
+    /// [`ALIGNMENT`](crate::buffers::ALIGNMENT).
+    fn submit(&mut self, offset: u64, extent: Slice) -> Result<()>;
 
     /// Waits until everything submitted so far has been written.
     fn drain(&mut self) -> Result<()>;
@@ -44,12 +48,15 @@ pub(super) trait Writer: Send {
 pub(super) struct Output {
     pub(super) file: File,
     path: PathBuf,
+    is_memory: bool,
 }
 
 impl Output {
     pub(super) fn new(file: File, path: &Path) -> Arc<Self> {
-        let output = Self { file, path: path.to_owned() };
-        output.set_direct(true);
+        let is_memory =
+            rustix::fs::fstatfs(&file).is_ok_and(|fs| MEMORY_FILE_SYSTEMS.contains(&(fs.f_type as u64)));
+        let output = Self { file, path: path.to_owned(), is_memory };
+        output.set_direct(!is_memory);
         Arc::new(output)
     }
 
@@ -106,13 +113,14 @@ pub(super) enum Choice {
 
 /// Makes a writer. The file is preallocated as the extents come.
 pub(super) fn open(output: &Arc<Output>, choice: Choice) -> Box<dyn Writer> {
-    if choice == Choice::Best {
+    if choice == Choice::Best && !output.is_memory {
         match uring::Uring::new(Arc::clone(output)) {
             Ok(writer) => return Box::new(writer),
             Err(error) => tracing::info!("io_uring is not to be had ({error}); writing with threads"),
         }
     }
-    Box::new(threads::Threads::new(Arc::clone(output)))
+    let threads = if output.is_memory { 1 } else { threads::THREADS };
+    Box::new(threads::Threads::new(Arc::clone(output), threads))
 }
 
 /// Where preallocation has come to.
@@ -121,7 +129,7 @@ pub(super) struct Preallocated(u64);
 
 impl Preallocated {
     pub(super) fn reach(&mut self, output: &Output, end: u64) {
-        if end > self.0 {
+        if end > self.0 && !output.is_memory {
             output.preallocate(self.0);
             self.0 = end.max(self.0 + PREALLOCATE_BYTES);
         }

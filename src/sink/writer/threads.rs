@@ -3,16 +3,16 @@
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use super::{Output, Preallocated, Writer};
-use crate::buffers::Buffer;
+use crate::buffers::Slice;
 use crate::error::{Error, Kind, Result, Stage};
 
 /// Two keep a disk busy; more only compete with the encoders.
-const THREADS: usize = 2;
+pub(super) const THREADS: usize = 2;
 
 pub(in crate::sink) struct Threads {
     output: Arc<Output>,
     shared: Arc<Shared>,
-    work: async_channel::Sender<(u64, Buffer)>,
+    work: async_channel::Sender<(u64, Slice)>,
     started: usize,
     preallocated: Preallocated,
 }
@@ -30,9 +30,9 @@ struct State {
 }
 
 impl Threads {
-    pub(in crate::sink) fn new(output: Arc<Output>) -> Self {
+    pub(in crate::sink) fn new(output: Arc<Output>, threads: usize) -> Self {
         let shared = Arc::new(Shared::default());
-        let (work, orders) = async_channel::bounded::<(u64, Buffer)>(THREADS);
+        let (work, orders) = async_channel::bounded::<(u64, Slice)>(threads);
         let spawn = |index: usize| {
             let (orders, shared, output) = (orders.clone(), Arc::clone(&shared), Arc::clone(&output));
             let run = move || {
@@ -44,7 +44,7 @@ impl Threads {
             };
             std::thread::Builder::new().name(format!("write-{index}")).spawn(run)
         };
-        let started = (0..THREADS).filter(|&index| spawn(index).is_ok()).count();
+        let started = (0..threads).filter(|&index| spawn(index).is_ok()).count();
         Self { output, shared, work, started, preallocated: Preallocated::default() }
     }
 }
@@ -61,7 +61,7 @@ impl Shared {
 }
 
 impl Writer for Threads {
-    fn submit(&mut self, offset: u64, extent: Buffer) -> Result<()> {
+    fn submit(&mut self, offset: u64, extent: Slice) -> Result<()> {
         self.preallocated.reach(&self.output, offset + extent.len() as u64);
         let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((offset, error)) = state.failed.take() {

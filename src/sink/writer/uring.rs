@@ -7,7 +7,7 @@ use std::sync::Arc;
 use io_uring::{IoUring, Probe, opcode, types};
 
 use super::{Output, Preallocated, Writer};
-use crate::buffers::Buffer;
+use crate::buffers::Slice;
 use crate::error::Result;
 
 /// Extents under way at most.
@@ -17,7 +17,7 @@ pub(in crate::sink) struct Uring {
     output: Arc<Output>,
     ring: IoUring,
     /// The extents that the kernel reads from, by the number it gives back.
-    under_way: [Option<(u64, Buffer)>; DEPTH],
+    under_way: [Option<(u64, Slice)>; DEPTH],
     preallocated: Preallocated,
 }
 
@@ -79,7 +79,7 @@ impl Uring {
 }
 
 impl Writer for Uring {
-    fn submit(&mut self, offset: u64, extent: Buffer) -> Result<()> {
+    fn submit(&mut self, offset: u64, extent: Slice) -> Result<()> {
         self.preallocated.reach(&self.output, offset + extent.len() as u64);
         let slot = self.free_slot()?;
         let file = types::Fd(self.output.file.as_raw_fd());

@@ -1,7 +1,9 @@
 //! File → file and stream → stream through the library: what independent readers read from the
 //! image is what was on the disk, on every route, and the same options always give the same bytes.
 
+#[path = "../common/mod.rs"]
 mod common;
+mod sharing;
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -43,12 +45,16 @@ const USUAL: How = How {
 };
 
 /// Every codec, the slow levels too.
-const CODECS: [Compression; 7] = [
+const CODECS: &[Compression] = &[
     Compression::None,
     Compression::Deflate(1),
     Compression::Deflate(6),
     Compression::Deflate(12),
     Compression::DeflateSmallWindow(6),
+    #[cfg(feature = "isal-sys")]
+    Compression::DeflateIsal,
+    #[cfg(feature = "isal-sys")]
+    Compression::DeflateIsalSmallWindow,
     Compression::Zstd(1),
     Compression::Zstd(19),
 ];
@@ -216,7 +222,7 @@ fn disks_of_awkward_sizes() {
 fn every_codec_at_every_cluster_size() {
     let disk = Disk::new(disks::mixed(7, (1 << 20) + 70_001));
     for cluster_bytes in cluster_sizes() {
-        for compression in CODECS {
+        for &compression in CODECS {
             disk.prove_both_layouts(How { cluster_bytes, compression, ..USUAL });
         }
     }

@@ -1,0 +1,173 @@
+//! The download by ranges: a moving window of stripes, each read by a connection of its own.
+//!
+//! The first stripe of the window is handed on as it comes; the others fill at most their share of the
+//! buffers and wait for their turn. So a stripe can be much longer than what it may hold in memory, which
+//! matters: every range costs the service about as much as a few megabytes of data.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::pace::Pace;
+use super::{GlanceSource, begin};
+use crate::buffers::{Buffer, Pool};
+use crate::error::{Error, Kind, Result, Stage};
+use crate::flow::{CHUNK_BYTES, STRIPE_CHUNKS};
+use crate::openstack::{Cloud, Download};
+use crate::source::{Outlet, Stopped, Wanted};
+use crate::units::ClusterIndex;
+
+/// Tries for one stripe.
+const STRIPE_TRIES: u32 = 5;
+
+/// A stripe under way.
+struct Stripe {
+    start: u64,
+    /// Full buffers with the number of bytes in each.
+    chunks: mpsc::Receiver<(Buffer, usize)>,
+    fetching: JoinHandle<Result<()>>,
+}
+
+impl GlanceSource {
+    /// A moving window of stripes: as many under way as [`Pace`] says, handed on in order.
+    pub(super) async fn read_stripes(&self, wanted: &Wanted, outlet: &mut Outlet) -> Result<()> {
+        let uploading = outlet.resume().is_some();
+        let asked = if uploading { self.connections_while_uploading } else { self.connections };
+        // Were all buffers held by stripes whose turn has not come, nobody would move.
+        let allowed = asked.min(outlet.pool().count() / 2).max(1);
+        let share = (outlet.pool().count() / allowed).clamp(2, STRIPE_CHUNKS);
+        let mut pace = Pace::new(allowed, self.cloud.refusals(), Instant::now());
+        let mut ahead = self.runs(wanted, outlet.cluster_size().bits());
+        let mut window: VecDeque<Stripe> = VecDeque::new();
+        let mut top_up = |window: &mut VecDeque<Stripe>, under_way: usize, pace: &Pace, pool: &Pool| {
+            while window.len() + under_way < pace.connections() {
+                let Some(stripe) = next_stripe(&mut ahead, pace.stripe_bytes()) else { break };
+                window.push_back(self.spawn(stripe, share, pool.clone(), uploading));
+            }
+        };
+        loop {
+            top_up(&mut window, 0, &pace, outlet.pool());
+            let Some(mut stripe) = window.pop_front() else { return Ok(()) };
+            let mut first = stripe.start >> outlet.cluster_size().bits();
+            let mut bytes = 0;
+            while let Some((buffer, len)) = stripe.chunks.recv().await {
+                // A connection that has brought its last byte is free for another stripe.
+                top_up(&mut window, usize::from(!stripe.fetching.is_finished()), &pace, outlet.pool());
+                outlet.count_read(len as u64);
+                if first == 0 {
+                    self.warn_of_magic(&buffer[..len]);
+                }
+                let clusters = outlet.cluster_size().clusters_for(len as u64);
+                outlet.data_async(ClusterIndex(first), buffer, len).await?;
+                first += clusters;
+                bytes += len as u64;
+            }
+            let fetched = stripe.fetching.await;
+            fetched
+                .map_err(|error| Error::new(Stage::Source, Kind::Other, "fetch a stripe").because(error))??;
+            pace.stripe(bytes, self.cloud.refusals(), Instant::now());
+        }
+    }
+
+    /// The byte ranges that are wanted.
+    fn runs(&self, wanted: &Wanted, bits: u32) -> VecDeque<Range<u64>> {
+        match wanted {
+            Wanted::All => std::iter::once(0..self.size).collect(),
+            Wanted::Runs(runs) => {
+                runs.iter().map(|run| run.start << bits..(run.end << bits).min(self.size)).collect()
+            }
+        }
+    }
+
+    fn spawn(&self, stripe: Range<u64>, share: usize, pool: Pool, uploading: bool) -> Stripe {
+        // One more buffer is being filled, or waits for room here.
+        let (to, chunks) = mpsc::channel(share - 1);
+        let start = stripe.start;
+        let filling = Filling { pool, to, buffer: None, filled: 0, at: start, end: stripe.end };
+        let fetching = tokio::spawn(fetch(self.cloud.clone(), self.image.id.clone(), filling, uploading));
+        Stripe { start, chunks, fetching }
+    }
+}
+
+/// Cuts the next stripe off what is ahead.
+fn next_stripe(ahead: &mut VecDeque<Range<u64>>, bytes: u64) -> Option<Range<u64>> {
+    while ahead.front()?.is_empty() {
+        ahead.pop_front();
+    }
+    let run = ahead.front_mut()?;
+    let stripe = run.start..run.end.min(run.start + bytes);
+    run.start = stripe.end;
+    Some(stripe)
+}
+
+/// Reads one stripe; a broken connection goes on where it broke.
+async fn fetch(cloud: Cloud, id: String, mut filling: Filling, uploading: bool) -> Result<()> {
+    let mut tries = 0;
+    while filling.at < filling.end {
+        let Err(error) = fetch_part(&cloud, &id, &mut filling, uploading).await else { continue };
+        tries += 1;
+        if !error.is_retryable() || tries >= STRIPE_TRIES {
+            return Err(error);
+        }
+        tracing::info!("{error}; trying again from byte {}", filling.at);
+        tokio::time::sleep(Duration::from_millis(200 << tries)).await;
+    }
+    Ok(())
+}
+
+async fn fetch_part(cloud: &Cloud, id: &str, filling: &mut Filling, uploading: bool) -> Result<()> {
+    let range = filling.at..filling.end;
+    let Download::Part(mut body) = begin(cloud, id, Some(range.clone()), uploading).await? else {
+        let what = format!(
+            "bytes {} to {} of image {id} were not served as asked, though a probe was",
+            range.start,
+            range.end - 1
+        );
+        return Err(Error::new(Stage::Source, Kind::Network, what)
+            .advise("run this again; the endpoints behind the service seem to differ"));
+    };
+    while let Some(frame) = body.next().await? {
+        if frame.len() as u64 > filling.end - filling.at {
+            let what = format!("image {id}: more came than was asked for");
+            return Err(Error::new(Stage::Source, Kind::Network, what));
+        }
+        filling.push(&frame).await?;
+    }
+    Ok(())
+}
+
+/// The stripe's end of a [`Stripe`]: collects bytes into buffers.
+struct Filling {
+    pool: Pool,
+    to: mpsc::Sender<(Buffer, usize)>,
+    buffer: Option<Buffer>,
+    filled: usize,
+    at: u64,
+    end: u64,
+}
+
+impl Filling {
+    async fn push(&mut self, mut bytes: &[u8]) -> Result<(), Stopped> {
+        while !bytes.is_empty() {
+            if self.buffer.is_none() {
+                self.buffer = Some(self.pool.take_async().await.ok_or(Stopped)?);
+                self.filled = 0;
+            }
+            let Some(buffer) = &mut self.buffer else { return Err(Stopped) };
+            let take = bytes.len().min(CHUNK_BYTES - self.filled);
+            buffer[self.filled..self.filled + take].copy_from_slice(&bytes[..take]);
+            self.filled += take;
+            self.at += take as u64;
+            bytes = &bytes[take..];
+            if (self.filled == CHUNK_BYTES || self.at == self.end)
+                && let Some(full) = self.buffer.take()
+            {
+                self.to.send((full, self.filled)).await.map_err(|_| Stopped)?;
+            }
+        }
+        Ok(())
+    }
+}
