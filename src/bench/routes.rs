@@ -290,10 +290,10 @@ impl Bench<'_> {
         let size = self.workload.contents.size_bytes;
         match route.ends {
             Ends::Files => {
-                let mut stages = vec![
-                    work("source", "file", figure.source_bytes)?,
-                    work("scan", "facade", figure.zero_bytes)?,
-                ];
+                let mut stages = vec![work("source", "file", figure.source_bytes)?];
+                if figure.zero_bytes > 0 {
+                    stages.push(work("scan", "facade", figure.zero_bytes)?);
+                }
                 stages.extend(encode(figure.data_bytes)?);
                 stages.push(work("place", "tables", figure.data_bytes)?);
                 let sink = self.stages.iter().find(|figure| figure.stage == "sink");

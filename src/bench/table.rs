@@ -93,6 +93,7 @@ pub(super) fn limit(bound: &Bound) -> String {
 /// Bytes a second, decimal, as links and disks are sold.
 pub(super) fn rate(bytes_per_second: f64) -> String {
     match bytes_per_second {
+        rate if rate >= 1e12 => format!("{:.2} TB/s", rate / 1e12),
         rate if rate >= 1e10 => format!("{:.1} GB/s", rate / 1e9),
         rate if rate >= 1e9 => format!("{:.2} GB/s", rate / 1e9),
         rate => format!("{:.0} MB/s", rate / 1e6),

@@ -223,8 +223,11 @@ fn stages(report: &Report) -> String {
     let values = || bars.iter().map(|bar| bar.value).filter(|value| *value > 0.0);
     let from = values().fold(1e9, f64::min).log10().floor() as i32;
     let to = (values().fold(1e9, f64::max).log10().ceil() as i32).max(from + 1);
+    // Words for every second line, where there are many: a phone has room for five.
+    let words =
+        |power: i32| (to - from <= 4 || (power - from) % 2 == 0).then(|| power_of_ten(10f64.powi(power)));
     let ticks: Vec<(f64, String)> =
-        (from..=to).map(|power| 10f64.powi(power)).map(|value| (value, power_of_ten(value))).collect();
+        (from..=to).map(|power| (10f64.powi(power), words(power).unwrap_or_default())).collect();
     let chart = Chart {
         id: "stages".into(),
         title: "Throughput of each stage on one core",
@@ -355,9 +358,10 @@ fn short(value: f64) -> String {
 }
 
 fn power_of_ten(bytes_per_second: f64) -> String {
-    if bytes_per_second >= 1e9 {
-        format!("{:.0} GB/s", bytes_per_second / 1e9)
-    } else {
-        format!("{} MB/s", short(bytes_per_second / 1e6))
-    }
+    let (value, unit) = match bytes_per_second {
+        rate if rate >= 1e12 => (rate / 1e12, "TB/s"),
+        rate if rate >= 1e9 => (rate / 1e9, "GB/s"),
+        rate => (rate / 1e6, "MB/s"),
+    };
+    format!("{} {unit}", short(value))
 }
