@@ -25,9 +25,9 @@
 //! # The JSON
 //! [`Report`] is `snapcow/bench/1`; each field is described where it is declared. A rate is always
 //! bytes that went **in** a second. The rates of the bare encode loops are the entries of `stages`
-//! with `stage` = `encode`; `variant` names codec and level (`zlib-1`, `zstd-3`, `zlib-4k-3`):
-//! `one_thread.bytes_per_cpu_second` is the rate of a core, `all_threads.bytes_per_second` that of
-//! all threads.
+//! with `stage` = `encode`; `variant` names codec and level (`zlib-1`, `zstd-3`, `zlib-4k-3`,
+//! `zlib-isal`): `one_thread.bytes_per_cpu_second` is the rate of a core, and
+//! `all_threads.bytes_per_second` that of all threads.
 //!
 //! # Decisions
 //! - The figures are medians of `--rounds`, with every sample kept; one round more comes before, to

@@ -159,7 +159,8 @@ pub struct RouteFigure {
     pub compression: String,
     /// All rounds; `bytes` is the disk's virtual size.
     pub timing: Timing,
-    /// Most memory in any round in bytes, the embedded Glance included; 0 where the kernel does not tell.
+    /// Most memory in any round in bytes, the embedded Glance and what earlier stages left to the process
+    /// included; 0 where the kernel does not tell.
     pub peak_rss_bytes: u64,
     /// Bytes that came from the source, in all passes.
     pub source_bytes: u64,

@@ -75,7 +75,7 @@ fn a_small_benchmark_times_everything_and_leaves_nothing() {
         assert!(figure.bytes > 0 && timing.bytes_per_second > 1e6, "{figure:?}");
         assert_eq!((timing.wall_seconds.len(), timing.cpu_seconds.len()), (1, 1));
     }
-    for name in ["zlib-1", "zlib-5", "zlib-4k-3", "zstd-1", "zstd-3"] {
+    for name in ["zlib-1", "zlib-5", "zlib-4k-3", "zstd-1", "zstd-3", "zstd-6"] {
         let figure = report.stage("encode", name).unwrap();
         let share = figure.output_bytes.unwrap() as f64 / figure.bytes as f64;
         assert!((0.3..0.9).contains(&share), "{name}: {share}");

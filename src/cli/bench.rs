@@ -41,7 +41,7 @@ pub struct BenchArgs {
     #[arg(long, default_value = "zlib", help_heading = "Measurement")]
     pub compression: CompressionName,
     /// Its level, as for convert
-    #[arg(long, value_name = "N", help_heading = "Measurement")]
+    #[arg(long, value_name = "LEVEL", help_heading = "Measurement")]
     pub level: Option<String>,
     /// Where files lie [default: the first with room of /dev/shm, $TMPDIR, /var/tmp]
     #[arg(long, value_name = "DIR", help_heading = "Measurement")]

@@ -12,15 +12,26 @@ use super::service::Services;
 use super::timing::{Timing, rounds};
 use super::workload::{SAMPLE_BYTES_MAX, Workload};
 use crate::convert::Cancel;
-use crate::encode::Compression;
+use crate::encode::{Compression, Family, Level};
 use crate::error::{Result, Stage};
 
 /// Most of the data on which codecs are timed that no route uses, in bytes.
-const SIDE_SAMPLE_BYTES_MAX: u64 = 24 << 20;
+const SIDE_SAMPLE_BYTES_MAX: u64 = 16 << 20;
 
-/// Codecs and levels that are timed besides those of the routes: what a user might choose.
-const SIDE_CODECS: [Compression; 3] =
-    [Compression::Deflate(5), Compression::DeflateSmallWindow(3), Compression::Zstd(3)];
+/// Codecs and levels that are timed besides those of the routes: what a user might choose, and QEMU's
+/// own zstd.
+fn side_codecs(options: &Options) -> Vec<Compression> {
+    let named = [
+        (Family::Deflate, Level::Fast),
+        (Family::Deflate, Level::Small),
+        (Family::DeflateSmallWindow, Level::Default),
+        (Family::Zstd, Level::Number(3)),
+        (Family::Zstd, Level::Small),
+    ];
+    let own = route_codecs(options);
+    let codecs = named.into_iter().filter_map(|(family, level)| family.at(level));
+    codecs.filter(|codec| !own.contains(codec)).collect()
+}
 
 /// What every stage is timed with.
 struct Bench<'a> {
@@ -40,10 +51,17 @@ pub(super) fn route_codecs(options: &Options) -> [Compression; 3] {
 
 /// Name of a codec with its level.
 pub(super) fn codec_name(compression: Compression) -> String {
-    let window = if matches!(compression, Compression::DeflateSmallWindow(_)) { "-4k" } else { "" };
-    match compression.level() {
-        Some(level) => format!("{}{window}-{level}", compression.word()),
-        None => compression.word().to_owned(),
+    let has_small_window = match compression {
+        Compression::DeflateSmallWindow(_) => true,
+        #[cfg(feature = "isal-sys")]
+        Compression::DeflateIsalSmallWindow => true,
+        _ => false,
+    };
+    let window = if has_small_window { "-4k" } else { "" };
+    match (compression, compression.level()) {
+        (Compression::None, _) => compression.word().to_owned(),
+        (_, Some(level)) => format!("{}{window}-{level}", compression.word()),
+        (_, None) => format!("{}{window}-isal", compression.word()),
     }
 }
 
@@ -72,7 +90,7 @@ pub(super) fn all(
         figures.push(cpu::encode(&bench, codec, &sample)?);
     }
     let side = workload.sample(SIDE_SAMPLE_BYTES_MAX, cancel)?;
-    for codec in SIDE_CODECS.into_iter().filter(|codec| !own.contains(codec)) {
+    for codec in side_codecs(options) {
         say(&format!("encode: {}", codec_name(codec)));
         figures.push(cpu::encode(&bench, codec, &side)?);
     }
