@@ -15,6 +15,14 @@ Exit codes:
   4  login or permission                 9  hash of the target differs
   130, 143, 129  ended by SIGINT, SIGTERM, SIGHUP; 141  standard output was closed";
 
+#[cfg(not(feature = "isal-sys"))]
+const LEVEL_HELP: &str = "\
+Level: fast, default, small, or a number: 1 to 12 for zlib (1 to 9 with a 4k window), 1 to 19 for zstd [default: default]";
+#[cfg(feature = "isal-sys")]
+const LEVEL_HELP: &str = "\
+Level: fast (for zlib by ISA-L), default, small, or a number: 1 to 12 for zlib (1 to 9 with a 4k window), 1 to 19 for zstd \
+[default: default]";
+
 /// Turns a RAW OpenStack snapshot into a compact qcow2 image, without the raw image ever being on disk
 #[derive(Debug, Parser)]
 #[command(name = "snapcow", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
@@ -55,9 +63,7 @@ pub struct ConvertArgs {
     /// Compression of the clusters; zstd needs QEMU 5.1 or newer to read
     #[arg(long, default_value = "zlib", help_heading = "Format")]
     pub compression: CompressionName,
-    /// Level: fast, default, small, or a number: 1 to 12 for zlib (1 to 9 with a 4k window), 1 to 19 for zstd
-    /// [default: default]
-    #[arg(long, value_name = "LEVEL", allow_negative_numbers = true, help_heading = "Format")]
+    #[arg(long, value_name = "LEVEL", allow_negative_numbers = true, help = LEVEL_HELP, help_heading = "Format")]
     pub level: Option<Level>,
     /// Window of the deflate streams; 4k is QEMU's own, for readers that need it
     #[arg(long, default_value = "32k", value_name = "SIZE", help_heading = "Format")]
