@@ -255,14 +255,16 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// The rate of encoding inside the engine, compared with that of bare loops of CRC and codec.
+    /// The rate of encoding inside the engine, compared with that of bare loops of the codec and, where a second
+    /// read may have to be compared with the first, of the CRC.
     fn encode_share(&self, figure: &RouteFigure) -> Option<f64> {
         let codec = find(self.stages, "encode", &figure.compression)?.best();
         let crc = find(self.stages, "crc", "crc32")?.best();
         let bytes = (figure.data_bytes + figure.reencoded_bytes) as f64;
-        let bare_seconds = [codec, crc]
-            .map(|timing| bytes * timing.threads as f64 / at_least(timing.bytes_per_second))
+        let loops = if figure.taken == "direct" { vec![codec] } else { vec![codec, crc] };
+        let bare_seconds = loops
             .iter()
+            .map(|timing| bytes * timing.threads as f64 / at_least(timing.bytes_per_second))
             .sum::<f64>();
         Some(nanos(bare_seconds / at_least(median(&figure.engine_encode_seconds))))
     }
@@ -281,7 +283,10 @@ impl Bench<'_> {
             })
         };
         let encode = |bytes: u64| {
-            let mut stages = vec![work("crc", "crc32", bytes)?];
+            let mut stages = Vec::new();
+            if matches!(route.ends, Ends::Service { .. }) {
+                stages.push(work("crc", "crc32", bytes)?);
+            }
             if route.compression != Compression::None {
                 stages.push(work("encode", &figure.compression, bytes)?);
             }

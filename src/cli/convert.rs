@@ -324,7 +324,7 @@ fn notes(options: &ConvertArgs, target: &TargetWords<'_>, opened: &Opened) -> Ve
     let mut notes = Vec::new();
     if let (Ok(digest), true) = (&opened.digest, opened.source.facts().is_remote) {
         notes.push(format!(
-            "the source is compared with its {}, which costs about 1.5 s of one core a GB (--verify-source off saves it)",
+            "the source is compared with its {}, which costs one core 1.5 to 2.5 s for each GB (--verify-source off saves it)",
             digest.algorithm.name()
         ));
     }
