@@ -172,9 +172,9 @@ pub struct RouteFigure {
     pub reencoded_bytes: u64,
     /// Length of the image.
     pub image_bytes: u64,
-    /// Thread time of CRC and encoding inside the engine, of each round.
+    /// Processor time of CRC and encoding inside the engine, of each round.
     pub engine_encode_seconds: Vec<f64>,
-    /// What the bare loops take for the same clusters on as many threads, divided by the median of that:
+    /// Processor time that the bare loops take for the same clusters, divided by the median of that:
     /// the share of a bare loop's throughput that the encode stage keeps inside the engine. Null
     /// without compression.
     pub encode_share_of_bare_loop: Option<f64>,

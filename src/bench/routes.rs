@@ -255,17 +255,15 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// The rate of encoding inside the engine, compared with that of bare loops of the codec and, where a second
+    /// The rate of encoding inside the engine, by processor time, compared with that of bare loops of the codec and, where a second
     /// read may have to be compared with the first, of the CRC.
     fn encode_share(&self, figure: &RouteFigure) -> Option<f64> {
         let codec = find(self.stages, "encode", &figure.compression)?.best();
         let crc = find(self.stages, "crc", "crc32")?.best();
         let bytes = (figure.data_bytes + figure.reencoded_bytes) as f64;
         let loops = if figure.taken == "direct" { vec![codec] } else { vec![codec, crc] };
-        let bare_seconds = loops
-            .iter()
-            .map(|timing| bytes * timing.threads as f64 / at_least(timing.bytes_per_second))
-            .sum::<f64>();
+        let bare_seconds =
+            loops.iter().map(|timing| bytes / at_least(timing.bytes_per_cpu_second)).sum::<f64>();
         Some(nanos(bare_seconds / at_least(median(&figure.engine_encode_seconds))))
     }
 

@@ -56,9 +56,9 @@ pub struct Counters {
 pub enum Timed {
     /// Thread time of reading local files.
     Read,
-    /// Thread time of the zero scan.
+    /// Processor time of the threads that scan for zeros.
     Scan,
-    /// Thread time of CRC and compression.
+    /// Processor time of CRC and compression.
     Encode,
     /// Thread time of hashing the source.
     Hash,

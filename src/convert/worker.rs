@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
+use rustix::time::{ClockId, clock_gettime};
+
 use super::counters::{Counters, Timed};
 use crate::buffers::Buffer;
 use crate::encode::Encoder;
@@ -99,11 +101,11 @@ impl Worker {
     /// chunk. Tells whether any of them stays where it is.
     fn encode_piece(&mut self, bench: &mut Bench, at: usize, start: usize, len: usize) -> bool {
         let cs = self.cluster_size.size();
-        let begin = Instant::now();
+        let begin = thread_time();
         let used = &bench.bytes[at..at + len];
         bench.runs.clear();
         bench.runs.extend(scan::runs(used, self.cluster_size).filter(|run| run.is_data));
-        let scanned = Instant::now();
+        let scanned = thread_time();
         let plain_before = bench.plain;
         for index in bench.runs.iter().flat_map(|run| run.first..run.first + run.clusters) {
             let cluster = &used[index * cs..][..cs];
@@ -120,8 +122,8 @@ impl Worker {
                 }
             }
         }
-        bench.scan_time += scanned - begin;
-        bench.encode_time += scanned.elapsed();
+        bench.scan_time += scanned.saturating_sub(begin);
+        bench.encode_time += thread_time().saturating_sub(scanned);
         bench.plain > plain_before
     }
 
@@ -155,4 +157,10 @@ impl Bench {
         self.read_time += begin.elapsed();
         Ok(())
     }
+}
+
+/// What this thread has had of a processor so far; a thread that has to wait for one does not count that.
+fn thread_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }

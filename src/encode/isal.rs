@@ -1,15 +1,15 @@
-//! Raw deflate by ISA-L's level 1, through its C interface: the one place of this stage where
+//! Raw deflate by ISA-L's level 2, through its C interface: the one place of this stage where
 //! `unsafe` stands.
 #![allow(unsafe_code)]
 
 use isal_sys::igzip_lib::{
-    COMP_OK, IGZIP_DEFLATE, ISAL_DEF_LVL1_DEFAULT, NO_FLUSH, isal_deflate_stateless,
+    COMP_OK, IGZIP_DEFLATE, ISAL_DEF_LVL2_DEFAULT, NO_FLUSH, isal_deflate_stateless,
     isal_deflate_stateless_init, isal_zstream,
 };
 
-const LEVEL: u32 = 1;
+const LEVEL: u32 = 2;
 
-/// A compressor: the library's stream of 80 KiB and the level's own buffer of 276 KiB, both kept
+/// A compressor: the library's stream of 80 KiB and the level's own buffer, both kept
 /// between clusters.
 pub(super) struct Isal {
     stream: Box<isal_zstream>,
@@ -27,7 +27,7 @@ impl Isal {
     pub(super) fn new(window_bits: u8) -> Self {
         // SAFETY: numbers, arrays of numbers and raw pointers may all be zero.
         let stream = Box::new(unsafe { std::mem::zeroed() });
-        let level_buffer = vec![0; (ISAL_DEF_LVL1_DEFAULT as usize).div_ceil(size_of::<u128>())];
+        let level_buffer = vec![0; (ISAL_DEF_LVL2_DEFAULT as usize).div_ceil(size_of::<u128>())];
         Self { stream, level_buffer, window_bits }
     }
 
@@ -43,7 +43,7 @@ impl Isal {
         stream.avail_out = u32::try_from(output.len()).ok()?;
         stream.level = LEVEL;
         stream.level_buf = self.level_buffer.as_mut_ptr().cast();
-        stream.level_buf_size = ISAL_DEF_LVL1_DEFAULT;
+        stream.level_buf_size = ISAL_DEF_LVL2_DEFAULT;
         stream.hist_bits = u16::from(self.window_bits);
         stream.end_of_stream = 1;
         stream.flush = NO_FLUSH as u16;

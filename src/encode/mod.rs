@@ -25,10 +25,10 @@ pub enum Compression {
     Deflate(i32),
     /// Raw deflate with QEMU's own window of 4 KiB, by zlib-rs; level 1 to 9.
     DeflateSmallWindow(i32),
-    /// Raw deflate with a window of up to 32 KiB, by ISA-L's level 1.
+    /// Raw deflate with a window of up to 32 KiB, by ISA-L's level 2.
     #[cfg(feature = "isal-sys")]
     DeflateIsal,
-    /// Raw deflate with QEMU's own window of 4 KiB, by ISA-L's level 1.
+    /// Raw deflate with QEMU's own window of 4 KiB, by ISA-L's level 2.
     #[cfg(feature = "isal-sys")]
     DeflateIsalSmallWindow,
     /// zstd; level 1 to 19.
