@@ -18,6 +18,7 @@ use std::time::Instant;
 pub use cancel::{Cancel, Guard};
 pub use counters::{Counters, Phase, Timed};
 pub use machine::machine_facts;
+pub use pipeline::hash_data;
 pub use receipt::{Receipt, RouteTaken, SourceCheck};
 
 use crate::encode::Compression;

@@ -218,8 +218,8 @@ fn fetched(chunk: Chunk, cs: ClusterSize) -> Result<Chunk> {
     Ok(Chunk { body: Body::Data { bytes, len, room }, ..chunk })
 }
 
-/// Hashes bytes, and looks for zeros among them, which are hashed faster by number.
-fn hash_data(hasher: &mut Hasher, bytes: &[u8]) {
+/// Hashes bytes of a disk, and looks for zeros among them, which are hashed faster by number.
+pub fn hash_data(hasher: &mut Hasher, bytes: &[u8]) {
     const PIECE_BYTES: usize = 4096;
     let mut zeros = 0;
     for piece in bytes.chunks(PIECE_BYTES) {

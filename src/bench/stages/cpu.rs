@@ -7,6 +7,7 @@ use super::{Bench, codec_name};
 use crate::bench::report::StageFigure;
 use crate::bench::timing::{Lap, Watch};
 use crate::bench::workload::CLUSTER_SIZE;
+use crate::convert::hash_data;
 use crate::encode::{Compression, Encoder};
 use crate::error::Result;
 use crate::flow::{CHUNK_BYTES, Form};
@@ -45,7 +46,7 @@ pub(super) fn scan(bench: &Bench<'_>) -> Result<Vec<StageFigure>> {
     Ok(figures)
 }
 
-/// The hash of the disk, zeros included. It is serial by nature: one thread.
+/// The hash of the disk, zeros included, as the engine takes it. It is serial by nature: one thread.
 pub(super) fn hash(bench: &Bench<'_>) -> Result<StageFigure> {
     let size = bench.workload.contents.size_bytes;
     let chunks = size.div_ceil(CHUNK_BYTES as u64);
@@ -64,7 +65,7 @@ pub(super) fn hash(bench: &Bench<'_>) -> Result<StageFigure> {
             // Reading is another stage's work: the clocks stand still.
             bench.workload.read_at(offset, &mut buffer[..len])?;
             let watch = Watch::thread();
-            hasher.update(&buffer[..len]);
+            hash_data(&mut hasher, &buffer[..len]);
             let lap = watch.lap();
             sum.wall_seconds += lap.wall_seconds;
             sum.cpu_seconds += lap.cpu_seconds;

@@ -45,7 +45,8 @@ struct Bench<'a> {
 /// level of one of them.
 pub(super) fn route_codecs(options: &Options) -> [Compression; 3] {
     let own = options.compression;
-    [Compression::None, Compression::Deflate(1), Compression::Zstd(1)]
+    let default = |family: Family| family.at(Level::Default).unwrap_or(Compression::None);
+    [Compression::None, default(Family::Deflate), default(Family::Zstd)]
         .map(|usual| if usual.word() == own.word() { own } else { usual })
 }
 
