@@ -1,6 +1,5 @@
 //! Every route as a whole, through [`convert`], set up as the command sets it up.
 
-use std::fs::File;
 use std::sync::Arc;
 
 use super::machine::{forget_peak, peak_rss_bytes};
@@ -12,7 +11,7 @@ use super::timing::{Lap, Timing, Watch, at_least, median, nanos};
 use super::workload::{CLUSTER_SIZE, Workload};
 use super::{Options, memory_bytes};
 use crate::convert::{Cancel, Counters, Job, Receipt, RouteTaken, Target, Timed, convert, machine_facts};
-use crate::embedded::{ImageData, prove_equal};
+use crate::embedded::{FileData, ImageData, prove_equal};
 use crate::encode::Compression;
 use crate::error::{Error, Kind, Result, Stage};
 use crate::facts::{SinkFacts, SinkOrder};
@@ -163,7 +162,7 @@ impl Bench<'_> {
                 let target = Target::File(Box::new(FileSink::create(&path, false)?));
                 let receipt = convert(&plan, &job, target)?;
                 let lap = watch.lap();
-                let made = HeldFile::open(&path);
+                let made = FileData::open(&path);
                 let removed = std::fs::remove_file(&path);
                 let (made, ()) = made.and_then(|made| removed.map(|()| (made, ()))).map_err(|error| {
                     Error::new(Stage::Sink, Kind::Local, format!("look at `{}`", path.display()))
@@ -335,32 +334,4 @@ fn reencoded_bytes(run: &Done) -> u64 {
     let Some(spool) = run.receipt.spool else { return 0 };
     let share = spool.dropped_bytes as f64 / spool.encoded_bytes.max(1) as f64;
     (Counters::get(&run.counters.data_bytes) as f64 * share) as u64
-}
-
-/// A file that was made, for the proof.
-struct HeldFile {
-    file: File,
-    len: u64,
-}
-
-impl HeldFile {
-    fn open(path: &std::path::Path) -> std::io::Result<Self> {
-        let file = File::open(path)?;
-        Ok(Self { len: file.metadata()?.len(), file })
-    }
-}
-
-impl ImageData for HeldFile {
-    fn len(&self) -> u64 {
-        self.len
-    }
-
-    fn read_at(&self, offset: u64, buf: &mut [u8]) {
-        use std::os::unix::fs::FileExt;
-        self.file.read_exact_at(buf, offset).expect("a file that nobody else knows keeps its bytes");
-    }
-
-    fn file(&self) -> Option<&File> {
-        Some(&self.file)
-    }
 }

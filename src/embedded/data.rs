@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use bytes::Bytes;
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -51,23 +52,32 @@ impl ImageData for Bytes {
     }
 }
 
-/// Bytes kept in an anonymous file in memory: it grows without copies, has no name anywhere, and
-/// can be lent to readers that work on files.
+/// The content of an image in a file that nobody else writes to.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub struct FileData {
     file: File,
     len: u64,
 }
 
-impl Kept {
-    /// An empty one.
-    pub(super) fn new() -> io::Result<Self> {
+impl FileData {
+    /// A file that exists.
+    ///
+    /// # Errors
+    /// What keeps it from being opened.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        Ok(Self { len: file.metadata()?.len(), file })
+    }
+
+    /// An empty file in memory: it grows without copies, has no name anywhere, and can be lent to readers
+    /// that work on files.
+    pub(super) fn in_memory() -> io::Result<Self> {
         Ok(Self { file: File::from(memfd_create("embedded-glance", MemfdFlags::CLOEXEC)?), len: 0 })
     }
 
-    /// A copy of `data`.
+    /// A copy of `data` in memory.
     pub(super) fn copy_of(data: &dyn ImageData) -> io::Result<Self> {
-        let mut kept = Self::new()?;
+        let mut kept = Self::in_memory()?;
         while kept.len < data.len() {
             let len = (data.len() - kept.len).min(FRAME_BYTES as u64) as usize;
             let frame = frame(data, kept.len, len);
@@ -84,13 +94,13 @@ impl Kept {
     }
 }
 
-impl ImageData for Kept {
+impl ImageData for FileData {
     fn len(&self) -> u64 {
         self.len
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) {
-        self.file.read_exact_at(buf, offset).expect("a range inside of a file in memory can be read");
+        self.file.read_exact_at(buf, offset).expect("a file that nobody else writes to keeps its bytes");
     }
 
     fn file(&self) -> Option<&File> {
@@ -114,14 +124,14 @@ mod tests {
 
     #[test]
     fn kept_bytes_read_back_at_any_offset() {
-        let mut kept = Kept::new().expect("memory");
+        let mut kept = FileData::in_memory().expect("memory");
         kept.push(b"hello ").expect("memory");
         kept.push(b"world").expect("memory");
         let mut buf = [0; 5];
         kept.read_at(4, &mut buf);
         assert_eq!(&buf, b"o wor");
         assert_eq!(ImageData::len(&kept), 11);
-        let copy = Kept::copy_of(&kept).expect("memory");
+        let copy = FileData::copy_of(&kept).expect("memory");
         assert_eq!(frame(&copy, 0, 11), Bytes::from_static(b"hello world"));
     }
 }

@@ -40,7 +40,7 @@ use serde_json::{Map, Value};
 use tokio::net::TcpSocket;
 use tokio::sync::{Semaphore, oneshot};
 
-pub use data::ImageData;
+pub use data::{FileData, ImageData};
 pub use faults::{
     Answer, Cut, Fault, Faults, FaultsHandle, Floor, HashFault, LostAnswer, RangeAnswer, Refusal, Route,
     Stall,

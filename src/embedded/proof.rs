@@ -9,7 +9,7 @@ use imago::file::File as ImagoFile;
 use imago::qcow2::Qcow2;
 use imago::{DenyImplicitOpenGate, FormatAccess, FormatDriverBuilder as _, Mapping, StorageOpenOptions};
 
-use super::data::{ImageData, Kept};
+use super::data::{FileData, ImageData};
 use crate::error::{Error, Kind, Result, Stage};
 use crate::units::SECTOR_BYTES;
 
@@ -43,7 +43,7 @@ pub fn prove_equal(source: &dyn ImageData, qcow2: Arc<dyn ImageData>) -> Result<
     let file = match qcow2.file() {
         Some(file) => file,
         None => {
-            kept = Kept::copy_of(&*qcow2).map_err(|error| failed("keep the qcow2 image in memory", error))?;
+            kept = FileData::copy_of(&*qcow2).map_err(|error| failed("keep the qcow2 image in memory", error))?;
             ImageData::file(&kept).expect("what is kept is a file")
         }
     };

@@ -10,7 +10,7 @@ use futures_util::StreamExt as _;
 use serde_json::Value;
 
 use super::answer::{Refused, empty};
-use super::data::{ImageData as _, Kept};
+use super::data::{FileData, ImageData as _};
 use super::faults::{Faults, HashFault, LostAnswer, Refusal, Stall, occur};
 use super::glance::Call;
 use super::hash::Hasher;
@@ -46,7 +46,7 @@ impl Plan {
 
 /// What has come in so far.
 struct Intake {
-    kept: Kept,
+    kept: FileData,
     hasher: Hasher,
     head: Vec<u8>,
     /// What the client said that it would send, and the most that is kept.
@@ -91,7 +91,7 @@ pub(super) async fn upload(
     };
     let saving = call.shared.store.begin_upload(id)?;
     let plan = Plan::draw(&mut call.shared.faults.lock());
-    let kept = Kept::new().map_err(|error| Refused::new(500, error.to_string()))?;
+    let kept = FileData::in_memory().map_err(|error| Refused::new(500, error.to_string()))?;
     let limit = call.shared.options.upload_limit_bytes;
     let mut intake = Intake { kept, hasher: Hasher::new(), head: Vec::new(), declared, limit };
     receive(call, &plan, body.into_data_stream(), &mut intake).await?;

@@ -172,10 +172,7 @@ fn with_project(endpoint: &str, project: Option<&str>) -> String {
 
 /// Glance's root: catalogues give it with and without `/v2` at the end.
 pub(super) fn endpoint_root(endpoint: &str, stage: Stage) -> Result<Url> {
-    let parsed = Url::parse(endpoint.trim())
-        .ok()
-        .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-    let Some(mut url) = parsed else {
+    let Some(mut url) = keystone::http_root(endpoint) else {
         return Err(Error::new(
             stage,
             Kind::Login,
@@ -183,8 +180,6 @@ pub(super) fn endpoint_root(endpoint: &str, stage: Stage) -> Result<Url> {
         )
         .advise("correct `image_endpoint_override` or the catalogue"));
     };
-    url.set_query(None);
-    url.set_fragment(None);
     let path = url.path().trim_end_matches('/').to_owned();
     let root = match path.rsplit_once('/') {
         Some((root, "v1" | "v2" | "v2.0")) => root.to_owned(),

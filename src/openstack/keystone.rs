@@ -54,14 +54,20 @@ pub(super) struct Endpoint {
     pub(super) url: String,
 }
 
-/// Where to log in: clouds give Keystone's address with and without the version at its end.
-pub(super) fn tokens_url(auth_url: &str) -> Option<Url> {
-    let mut url = Url::parse(auth_url.trim()).ok()?;
+/// An address of a service, without query and fragment; `None` if it is no http address.
+pub(super) fn http_root(text: &str) -> Option<Url> {
+    let mut url = Url::parse(text.trim()).ok()?;
     if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
         return None;
     }
     url.set_query(None);
     url.set_fragment(None);
+    Some(url)
+}
+
+/// Where to log in: clouds give Keystone's address with and without the version at its end.
+pub(super) fn tokens_url(auth_url: &str) -> Option<Url> {
+    let mut url = http_root(auth_url)?;
     let path = url.path().trim_end_matches('/');
     let root = path.strip_suffix("/v3").or_else(|| path.strip_suffix("/v2.0")).unwrap_or(path).to_owned();
     url.set_path(&format!("{root}/v3/auth/tokens"));

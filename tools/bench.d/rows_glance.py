@@ -48,7 +48,7 @@ def pipe(name, title, options):
 
 ZSTD = "-o compression_type=zstd "
 PIPES = (pipe("pipe-zlib", "", ""), pipe("pipe-zstd", " (zstd)", ZSTD))
-PIPE_NAMES = ("pipe-zlib", "pipe-zstd")
+PIPE_NAMES = ("pipe-zlib", "pipe-zstd")  # The quicker one last: no other need be timed again.
 # What somebody would do who knows that this store serves ranges.
 PIPE_RANGES = Way(
     "pipe-two-ranges", "the same pipe, zstd, with two ranges at once",
@@ -117,7 +117,7 @@ ROWS = (
         ours("ours-off", OFF), PIPES, bars=(Bar("wall", 0.78, PIPE_NAMES), NO_RAW, RSS)),
     *floors("noranges", (GET,)),
     Row("ranges-off", f"`{OFF}`, Range store, defaults", "glance-ranges",
-        ours("ours-off", OFF), (*PIPES, PIPE_RANGES),
-        bars=(Bar("wall", 0.58, PIPE_NAMES), NO_RAW, RSS)),
+        ours("ours-off", OFF), (PIPES[-1], PIPE_RANGES),
+        bars=(Bar("wall", 0.58, PIPE_NAMES[-1:]), NO_RAW, RSS)),
     *floors("ranges", (GET, GET_RANGES)),
 )
