@@ -57,6 +57,11 @@ pub enum Body {
         /// An empty buffer of [`CHUNK_BYTES`].
         room: Buffer,
     },
+    /// Bytes that came from the source, all of them zero.
+    Zeros {
+        /// How many; the rest of the last cluster is zero as well.
+        len: usize,
+    },
     /// Bytes that are still to be read, by whoever needs them.
     Unread {
         /// Where they are.

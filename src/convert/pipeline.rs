@@ -161,6 +161,7 @@ impl Engine {
         let read_bytes = Arc::clone(&self.counters.source_bytes);
         let mut outlet =
             Outlet::new(chunks, self.bytes.clone(), self.rooms.clone(), self.cluster_size, read_bytes)
+                .find_zeros(scan::zero::is_zero)
                 .may_hang_up(resume);
         spawn("source", move || source.read(&wanted, &mut outlet))
     }
@@ -180,6 +181,7 @@ impl Engine {
                 let begin = Instant::now();
                 match &chunk.body {
                     Body::Data { bytes, len, .. } => hash_data(&mut hasher, &bytes[..*len]),
+                    Body::Zeros { len } => hasher.update_zeros(*len as u64),
                     Body::Hole => hasher.update_zeros(chunk.clusters * cs.bytes()),
                     Body::Unread { .. } => unreachable!("it has just been fetched"),
                 }

@@ -58,6 +58,10 @@ impl Worker {
                 self.count(&self.counters.hole_bytes, guest_bytes);
                 return Ok(encoded);
             }
+            Body::Zeros { .. } => {
+                self.count(&self.counters.zero_bytes, guest_bytes);
+                return Ok(encoded);
+            }
             Body::Data { bytes, room, .. } => (bytes, room, None),
             Body::Unread { from, len, bytes, room } => (bytes, room, Some((from, len))),
         };

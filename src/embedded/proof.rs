@@ -43,7 +43,8 @@ pub fn prove_equal(source: &dyn ImageData, qcow2: Arc<dyn ImageData>) -> Result<
     let file = match qcow2.file() {
         Some(file) => file,
         None => {
-            kept = FileData::copy_of(&*qcow2).map_err(|error| failed("keep the qcow2 image in memory", error))?;
+            kept = FileData::copy_of(&*qcow2)
+                .map_err(|error| failed("keep the qcow2 image in memory", error))?;
             ImageData::file(&kept).expect("what is kept is a file")
         }
     };

@@ -3,6 +3,7 @@
 //! what the bytes mean, except for the first few, which tell a raw disk from an image format.
 
 mod file;
+mod gather;
 #[cfg(feature = "openstack")]
 mod glance;
 mod locks;
@@ -17,10 +18,11 @@ use crate::error::Result;
 use crate::facts::SourceFacts;
 
 pub use file::FileSource;
+pub use gather::{Assembler, Gather, Gathered, IsZero};
 #[cfg(feature = "openstack")]
 pub use glance::{GlanceSource, known_digest};
 pub use magic::{PROBE_BYTES, image_format};
-pub use outlet::{Assembler, Outlet, StopSignal, Stopped};
+pub use outlet::{Outlet, StopSignal, Stopped};
 pub use stream::StreamSource;
 
 /// Which clusters a reader wants.

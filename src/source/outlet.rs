@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::gather::{Gathered, IsZero};
 use crate::buffers::{Buffer, Pool};
 use crate::error::{Error, Kind, Stage};
 use crate::flow::{Body, CHUNK_BYTES, Chunk, ReadAt, Room};
@@ -39,6 +40,7 @@ pub struct Outlet {
     sequence: u64,
     read_bytes: Arc<AtomicU64>,
     resume: Option<Room>,
+    is_zero: IsZero,
 }
 
 impl Outlet {
@@ -50,7 +52,7 @@ impl Outlet {
         cluster_size: ClusterSize,
         read_bytes: Arc<AtomicU64>,
     ) -> Self {
-        Self { chunks, bytes, rooms, cluster_size, sequence: 0, read_bytes, resume: None }
+        Self { chunks, bytes, rooms, cluster_size, sequence: 0, read_bytes, resume: None, is_zero: |_| false }
     }
 
     /// Permits a source on another machine to hang up when it would have to wait for a buffer, and
@@ -59,6 +61,18 @@ impl Outlet {
     pub fn may_hang_up(mut self, resume: Option<Room>) -> Self {
         self.resume = resume;
         self
+    }
+
+    /// Gives sources that collect their bytes a way to see zeros; without one they take none for granted.
+    #[must_use]
+    pub fn find_zeros(mut self, is_zero: IsZero) -> Self {
+        self.is_zero = is_zero;
+        self
+    }
+
+    /// See [`Self::find_zeros`].
+    pub fn is_zero(&self) -> IsZero {
+        self.is_zero
     }
 
     /// See [`Self::may_hang_up`].
@@ -139,18 +153,19 @@ impl Outlet {
         self.chunks.send_blocking(chunk).map_err(|_| Stopped)
     }
 
-    /// As [`Self::data`], for use in a task.
+    /// Sends what was gathered; for use in a task.
     ///
     /// # Errors
     /// [`Stopped`] if no more chunks are wanted.
-    pub async fn data_async(
-        &mut self,
-        first: ClusterIndex,
-        bytes: Buffer,
-        len: usize,
-    ) -> Result<(), Stopped> {
-        let room = self.rooms.take_async().await.ok_or(Stopped)?;
-        let chunk = self.chunk(first, bytes, len, room);
+    pub async fn gathered(&mut self, first: ClusterIndex, gathered: Gathered) -> Result<(), Stopped> {
+        let len = gathered.len;
+        let chunk = if let Some(bytes) = gathered.bytes {
+            let room = self.rooms.take_async().await.ok_or(Stopped)?;
+            self.chunk(first, bytes, len, room)
+        } else {
+            let clusters = self.cluster_size.clusters_for(len as u64);
+            Chunk { sequence: self.next(), first, clusters, body: Body::Zeros { len } }
+        };
         self.chunks.send(chunk).await.map_err(|_| Stopped)
     }
 
@@ -169,59 +184,5 @@ impl Outlet {
 impl std::fmt::Debug for Outlet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Outlet({} chunks sent)", self.sequence)
-    }
-}
-
-/// Collects pieces of any size into chunks.
-#[derive(Debug)]
-pub struct Assembler {
-    first: ClusterIndex,
-    filled: usize,
-    buffer: Option<Buffer>,
-}
-
-impl Assembler {
-    /// Begins at a cluster.
-    pub fn new(first: ClusterIndex) -> Self {
-        Self { first, filled: 0, buffer: None }
-    }
-
-    /// Whether the next piece needs a buffer first.
-    pub fn needs_buffer(&self) -> bool {
-        self.buffer.is_none()
-    }
-
-    /// Gives the buffer for the next piece.
-    pub fn give_buffer(&mut self, buffer: Buffer) {
-        self.buffer = Some(buffer);
-        self.filled = 0;
-    }
-
-    /// Takes what fits of a piece and tells how much that was. A full chunk is sent on.
-    ///
-    /// # Errors
-    /// [`Stopped`] if no more chunks are wanted.
-    pub async fn push(&mut self, piece: &[u8], outlet: &mut Outlet) -> Result<usize, Stopped> {
-        let Some(buffer) = &mut self.buffer else { return Ok(0) };
-        let take = piece.len().min(CHUNK_BYTES - self.filled);
-        buffer[self.filled..self.filled + take].copy_from_slice(&piece[..take]);
-        self.filled += take;
-        if self.filled == CHUNK_BYTES {
-            self.flush(outlet).await?;
-        }
-        Ok(take)
-    }
-
-    /// Sends on what has been collected.
-    ///
-    /// # Errors
-    /// [`Stopped`] if no more chunks are wanted.
-    pub async fn flush(&mut self, outlet: &mut Outlet) -> Result<(), Stopped> {
-        if let Some(buffer) = self.buffer.take().filter(|_| self.filled > 0) {
-            let (first, len) = (self.first, std::mem::take(&mut self.filled));
-            self.first = ClusterIndex(first.0 + outlet.cluster_size().clusters_for(len as u64));
-            outlet.data_async(first, buffer, len).await?;
-        }
-        Ok(())
     }
 }

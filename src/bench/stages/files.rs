@@ -14,6 +14,7 @@ use crate::buffers::Pool;
 use crate::convert::Cancel;
 use crate::error::{Error, Kind, Result, Stage};
 use crate::flow::{CHUNK_BYTES, Chunk};
+use crate::scan::zero::is_zero;
 use crate::sink::FileSink;
 use crate::source::{Outlet, Source, Wanted};
 use crate::units::HostOffset;
@@ -38,7 +39,8 @@ pub(super) fn drain(source: &dyn Source, pools: &Pools, cancel: &Cancel) -> Resu
     let (chunks, taken) = bounded::<Chunk>(2);
     let read_bytes = Arc::new(AtomicU64::new(0));
     let mut outlet =
-        Outlet::new(chunks, pools.0.clone(), pools.1.clone(), CLUSTER_SIZE, Arc::clone(&read_bytes));
+        Outlet::new(chunks, pools.0.clone(), pools.1.clone(), CLUSTER_SIZE, Arc::clone(&read_bytes))
+            .find_zeros(is_zero);
     let stop = taken.clone();
     let _guard = cancel.on_trigger(move || {
         stop.close();

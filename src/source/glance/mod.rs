@@ -21,8 +21,7 @@ const PATIENCE: Duration = Duration::from_millis(900);
 /// How long a second download may take to begin while an upload is open, before it is clear that
 /// the service does not serve both at once.
 const BEGIN_WHILE_UPLOADING: Duration = Duration::from_secs(30);
-const TOO_SLOW: &str =
-    "this machine encodes more slowly than the service waits for: give a lower --level or more --threads";
+const TOO_SLOW: &str = "this machine encodes more slowly than the bytes come, and services cut slow readers: give a lower --level or more --threads";
 /// An image that holds a raw disk.
 #[derive(Debug)]
 pub struct GlanceSource {
@@ -79,16 +78,19 @@ impl GlanceSource {
 
     /// Everything from byte 0 to `end`. Hangs up and comes back if it may and has to.
     async fn read_in_order(&self, end: u64, outlet: &mut Outlet) -> Result<()> {
-        let mut assembler = Assembler::new(ClusterIndex(0));
+        let mut assembler = Assembler::new(ClusterIndex(0), outlet);
         let mut done = 0;
-        let mut slow = false;
         while done < end {
             let mut body = self.open(outlet).await?;
+            let (opened, mut waited) = (Instant::now(), Duration::ZERO);
             let mut at = 0;
             let mut hung_up = false;
             while !hung_up && done < end {
                 let next = body.next().await;
-                let Some(frame) = next.map_err(|error| if slow { error.advise(TOO_SLOW) } else { error })?
+                let Some(frame) = next.map_err(|error| {
+                    // It was us whom the bytes waited for, and not the other way round.
+                    if waited > opened.elapsed() / 2 { error.advise(TOO_SLOW) } else { error }
+                })?
                 else {
                     break;
                 };
@@ -107,11 +109,11 @@ impl GlanceSource {
                 let fresh = &frame[(done - begin) as usize..(end.min(at) - begin) as usize];
                 done += fresh.len() as u64;
                 let may_hang_up = outlet.resume().is_some();
-                let mut push = pin!(push_all(&mut assembler, fresh, outlet));
+                let mut push = pin!(assembler.push(fresh, outlet));
                 if !may_hang_up {
                     let begin = Instant::now();
                     push.await?;
-                    slow |= begin.elapsed() > PATIENCE;
+                    waited += begin.elapsed();
                 } else if let Ok(pushed) = tokio::time::timeout(PATIENCE, &mut push).await {
                     pushed?;
                 } else {
@@ -198,17 +200,6 @@ pub fn known_digest(image: &Image) -> Option<Digest> {
         image.os_hash_algo.as_deref().and_then(Algorithm::from_name).zip(image.os_hash_value.as_ref());
     let weak = image.checksum.as_ref().map(|hex| (Algorithm::Md5, hex));
     strong.or(weak).map(|(algorithm, hex)| Digest { algorithm, hex: hex.to_ascii_lowercase() })
-}
-
-async fn push_all(assembler: &mut Assembler, mut bytes: &[u8], outlet: &mut Outlet) -> Result<(), Stopped> {
-    while !bytes.is_empty() {
-        if assembler.needs_buffer() {
-            assembler.give_buffer(outlet.pool().take_async().await.ok_or(Stopped)?);
-        }
-        let taken = assembler.push(bytes, outlet).await?;
-        bytes = &bytes[taken..];
-    }
-    Ok(())
 }
 
 async fn wait_for_room(outlet: &Outlet) -> Result<(), Stopped> {

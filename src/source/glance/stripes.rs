@@ -13,11 +13,11 @@ use tokio::task::JoinHandle;
 
 use super::pace::Pace;
 use super::{GlanceSource, begin};
-use crate::buffers::{Buffer, Pool};
+use crate::buffers::Pool;
 use crate::error::{Error, Kind, Result, Stage};
-use crate::flow::{CHUNK_BYTES, STRIPE_CHUNKS};
+use crate::flow::STRIPE_CHUNKS;
 use crate::openstack::{Cloud, Download};
-use crate::source::{Outlet, Stopped, Wanted};
+use crate::source::{Gather, Gathered, Outlet, Stopped, Wanted};
 use crate::units::ClusterIndex;
 
 /// Tries for one stripe.
@@ -26,8 +26,7 @@ const STRIPE_TRIES: u32 = 5;
 /// A stripe under way.
 struct Stripe {
     start: u64,
-    /// Full buffers with the number of bytes in each.
-    chunks: mpsc::Receiver<(Buffer, usize)>,
+    chunks: mpsc::Receiver<Gathered>,
     fetching: JoinHandle<Result<()>>,
 }
 
@@ -39,13 +38,14 @@ impl GlanceSource {
         // Were all buffers held by stripes whose turn has not come, nobody would move.
         let allowed = asked.min(outlet.pool().count() / 2).max(1);
         let share = (outlet.pool().count() / allowed).clamp(2, STRIPE_CHUNKS);
+        let is_zero = outlet.is_zero();
         let mut pace = Pace::new(allowed, self.cloud.refusals(), Instant::now());
         let mut ahead = self.runs(wanted, outlet.cluster_size().bits());
         let mut window: VecDeque<Stripe> = VecDeque::new();
         let mut top_up = |window: &mut VecDeque<Stripe>, under_way: usize, pace: &Pace, pool: &Pool| {
             while window.len() + under_way < pace.connections() {
                 let Some(stripe) = next_stripe(&mut ahead, pace.stripe_bytes()) else { break };
-                window.push_back(self.spawn(stripe, share, pool.clone(), uploading));
+                window.push_back(self.spawn(stripe, share, Gather::new(is_zero), pool.clone(), uploading));
             }
         };
         loop {
@@ -53,15 +53,18 @@ impl GlanceSource {
             let Some(mut stripe) = window.pop_front() else { return Ok(()) };
             let mut first = stripe.start >> outlet.cluster_size().bits();
             let mut bytes = 0;
-            while let Some((buffer, len)) = stripe.chunks.recv().await {
+            while let Some(chunk) = stripe.chunks.recv().await {
+                let len = chunk.len;
                 // A connection that has brought its last byte is free for another stripe.
                 top_up(&mut window, usize::from(!stripe.fetching.is_finished()), &pace, outlet.pool());
                 outlet.count_read(len as u64);
-                if first == 0 {
-                    self.warn_of_magic(&buffer[..len]);
+                if first == 0
+                    && let Some(bytes) = &chunk.bytes
+                {
+                    self.warn_of_magic(&bytes[..len]);
                 }
                 let clusters = outlet.cluster_size().clusters_for(len as u64);
-                outlet.data_async(ClusterIndex(first), buffer, len).await?;
+                outlet.gathered(ClusterIndex(first), chunk).await?;
                 first += clusters;
                 bytes += len as u64;
             }
@@ -82,11 +85,11 @@ impl GlanceSource {
         }
     }
 
-    fn spawn(&self, stripe: Range<u64>, share: usize, pool: Pool, uploading: bool) -> Stripe {
+    fn spawn(&self, stripe: Range<u64>, share: usize, gather: Gather, pool: Pool, uploading: bool) -> Stripe {
         // One more buffer is being filled, or waits for room here.
         let (to, chunks) = mpsc::channel(share - 1);
         let start = stripe.start;
-        let filling = Filling { pool, to, buffer: None, filled: 0, at: start, end: stripe.end };
+        let filling = Filling { pool, to, gather, at: start, end: stripe.end };
         let fetching = tokio::spawn(fetch(self.cloud.clone(), self.image.id.clone(), filling, uploading));
         Stripe { start, chunks, fetching }
     }
@@ -139,12 +142,11 @@ async fn fetch_part(cloud: &Cloud, id: &str, filling: &mut Filling, uploading: b
     Ok(())
 }
 
-/// The stripe's end of a [`Stripe`]: collects bytes into buffers.
+/// The stripe's end of a [`Stripe`]: gathers bytes.
 struct Filling {
     pool: Pool,
-    to: mpsc::Sender<(Buffer, usize)>,
-    buffer: Option<Buffer>,
-    filled: usize,
+    to: mpsc::Sender<Gathered>,
+    gather: Gather,
     at: u64,
     end: u64,
 }
@@ -152,20 +154,14 @@ struct Filling {
 impl Filling {
     async fn push(&mut self, mut bytes: &[u8]) -> Result<(), Stopped> {
         while !bytes.is_empty() {
-            if self.buffer.is_none() {
-                self.buffer = Some(self.pool.take_async().await.ok_or(Stopped)?);
-                self.filled = 0;
-            }
-            let Some(buffer) = &mut self.buffer else { return Err(Stopped) };
-            let take = bytes.len().min(CHUNK_BYTES - self.filled);
-            buffer[self.filled..self.filled + take].copy_from_slice(&bytes[..take]);
-            self.filled += take;
-            self.at += take as u64;
-            bytes = &bytes[take..];
-            if (self.filled == CHUNK_BYTES || self.at == self.end)
-                && let Some(full) = self.buffer.take()
-            {
-                self.to.send((full, self.filled)).await.map_err(|_| Stopped)?;
+            let Some(taken) = self.gather.push(bytes) else {
+                self.gather.give_buffer(self.pool.take_async().await.ok_or(Stopped)?);
+                continue;
+            };
+            self.at += taken as u64;
+            bytes = &bytes[taken..];
+            if self.gather.is_full() || self.at == self.end {
+                self.to.send(self.gather.take()).await.map_err(|_| Stopped)?;
             }
         }
         Ok(())
