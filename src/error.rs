@@ -61,6 +61,12 @@ pub enum Kind {
     SourceChanged,
     /// The hash of what was sent differs from the service's.
     TargetHash,
+    /// Two disks that were to be equal are not.
+    Differs,
+    /// A qcow2 image is damaged.
+    Damaged,
+    /// A qcow2 image has leaks: space that nothing uses.
+    Leaks,
     /// A signal ended the run; the number of the signal.
     Interrupted(i32),
     /// Whoever read our standard output went away.
@@ -80,6 +86,9 @@ impl Kind {
             Self::Local => 7,
             Self::SourceChanged => 8,
             Self::TargetHash => 9,
+            Self::Differs => 10,
+            Self::Damaged => 11,
+            Self::Leaks => 12,
             Self::Interrupted(signal) => 128u8.wrapping_add(signal as u8),
             Self::ClosedPipe => 141,
         }
@@ -97,6 +106,9 @@ impl Kind {
             Self::Local => "local_resource",
             Self::SourceChanged => "source_changed",
             Self::TargetHash => "target_hash",
+            Self::Differs => "differs",
+            Self::Damaged => "image_damaged",
+            Self::Leaks => "image_leaks",
             Self::Interrupted(_) => "interrupted",
             Self::ClosedPipe => "closed_pipe",
         }

@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::buffers::{Buffer, Slice};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result, Stage};
 use crate::units::{ClusterIndex, ClusterSize};
 
 /// Size of a chunk, the unit of work, in bytes. A multiple of every cluster size.
@@ -41,6 +41,24 @@ pub trait ReadAt: fmt::Debug + Send + Sync {
     /// # Errors
     /// What keeps the bytes from coming, an end that comes too early included.
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> Result<()>;
+}
+
+/// Bytes in memory, as a file that is all there.
+impl ReadAt for Vec<u8> {
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> Result<()> {
+        let there =
+            usize::try_from(offset).ok().and_then(|from| self.get(from..from.checked_add(bytes.len())?));
+        match there {
+            Some(there) => {
+                bytes.copy_from_slice(there);
+                Ok(())
+            }
+            None => {
+                let what = format!("read {} bytes at offset {offset} of {} bytes", bytes.len(), self.len());
+                Err(Error::new(Stage::Source, Kind::Source, what))
+            }
+        }
+    }
 }
 
 /// The bytes of a chunk.

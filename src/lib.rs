@@ -29,6 +29,12 @@ pub mod place;
 
 pub mod sink;
 
+// What reads an image back, and proves that it holds what it should.
+
+pub mod read;
+
+pub mod verify;
+
 // What the stages share.
 
 pub mod flow;

@@ -13,6 +13,8 @@ Exit codes:
   2  wrong usage                         7  memory, disk or another local resource
   3  source refused, unknown, ambiguous  8  source changed, or its hash differs
   4  login or permission                 9  hash of the target differs
+  10 verify: the disks differ            11 check: the image is damaged
+  12 check: the image has leaks, its data are sound
   130, 143, 129  ended by SIGINT, SIGTERM, SIGHUP; 141  standard output was closed";
 
 #[cfg(not(feature = "isal-sys"))]
@@ -42,6 +44,12 @@ pub enum Command {
     /// Convert a raw disk to a qcow2 image
     #[command(after_help = EXIT_CODES)]
     Convert(Box<ConvertArgs>),
+    /// Look at a qcow2 image from the header to the last refcount
+    #[command(after_help = EXIT_CODES)]
+    Check(Box<super::check::CheckArgs>),
+    /// Compare two disks as their guests read them
+    #[command(after_help = EXIT_CODES)]
+    Verify(Box<super::verify::VerifyArgs>),
     /// Convert a generated snapshot in a Glance of its own: needs nothing, leaves nothing
     #[cfg(feature = "embedded")]
     Demo(DemoArgs),

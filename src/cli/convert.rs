@@ -338,7 +338,7 @@ fn notes(options: &ConvertArgs, target: &TargetWords<'_>, opened: &Opened) -> Ve
 }
 
 #[cfg(not(feature = "openstack"))]
-fn no_openstack() -> Error {
+pub fn no_openstack() -> Error {
     Error::new(Stage::Plan, Kind::Usage, "this build cannot speak to Glance")
         .advise("build it with --features openstack")
 }

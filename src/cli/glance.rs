@@ -40,7 +40,7 @@ impl Clouds {
     }
 
     /// Runs a call, unless a signal comes first.
-    fn wait<T>(&self, stage: Stage, call: impl Future<Output = Result<T>>) -> Result<T> {
+    pub fn wait<T>(&self, stage: Stage, call: impl Future<Output = Result<T>>) -> Result<T> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -173,10 +173,10 @@ impl Clouds {
     }
 }
 
-/// Looks a source image up and probes whether ranges of it can be read.
-pub fn open_source(name: &str, options: &ConvertArgs, clouds: &mut Clouds) -> Result<Opened> {
+/// The one image of that name or ID, in the cloud of that name or the run's own.
+pub fn find_image(name: &str, cloud: Option<String>, clouds: &mut Clouds) -> Result<(Cloud, Image)> {
     let refuse = |what: String| Error::new(Stage::Source, Kind::Source, what);
-    let cloud = clouds.cloud(options.cloud.source_cloud.clone(), Stage::Source)?;
+    let cloud = clouds.cloud(cloud, Stage::Source)?;
     let mut found = clouds.wait(Stage::Source, cloud.find_images(name))?;
     if found.len() > 1 {
         return Err(refuse(format!("`{name}` names {} images: {}", found.len(), list(&found)))
@@ -186,8 +186,15 @@ pub fn open_source(name: &str, options: &ConvertArgs, clouds: &mut Clouds) -> Re
         return Err(refuse(format!("no image in {} has the name or ID `{name}`", cloud.label()))
             .advise("see what there is with: openstack image list"));
     };
+    Ok((cloud, image))
+}
+
+/// Looks a source image up and probes whether ranges of it can be read.
+pub fn open_source(name: &str, options: &ConvertArgs, clouds: &mut Clouds) -> Result<Opened> {
+    let (cloud, image) = find_image(name, options.cloud.source_cloud.clone(), clouds)?;
     if let Some((reason, advice)) = why_not_convertible(&image) {
-        return Err(refuse(format!("image {} cannot be converted: {reason}", image.label())).advise(advice));
+        let what = format!("image {} cannot be converted: {reason}", image.label());
+        return Err(Error::new(Stage::Source, Kind::Source, what).advise(advice));
     }
     let ranges = clouds.wait(Stage::Source, cloud.probe_range(&image.id, image.size.unwrap_or(0)))?;
     let connections = options.connections.map_or(2, usize::from);

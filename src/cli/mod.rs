@@ -3,16 +3,19 @@
 mod args;
 #[cfg(feature = "bench")]
 mod bench;
+mod check;
 mod convert;
 #[cfg(feature = "embedded")]
 mod demo;
 #[cfg(feature = "openstack")]
 mod glance;
+mod image;
 mod progress;
 mod report;
 mod signals;
 mod stdout;
 mod summary;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -36,6 +39,8 @@ pub fn main() -> ExitCode {
     let cancel = signals::watch();
     let result = match args.command {
         Command::Convert(options) => convert::run(*options, args.quiet, &cancel),
+        Command::Check(options) => check::run(&options, args.quiet, &cancel),
+        Command::Verify(options) => verify::run(&options, args.quiet, &cancel),
         #[cfg(feature = "embedded")]
         Command::Demo(options) => demo::run(&options, args.quiet, &cancel),
         #[cfg(feature = "bench")]

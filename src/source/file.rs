@@ -122,9 +122,17 @@ impl FileSource {
         }
     }
 
+    /// The bytes of the file, for whoever reads it in an order of his own.
+    pub fn bytes(&self) -> Arc<dyn ReadAt> {
+        self.opened.clone()
+    }
+
     /// The next run of bytes that may hold data, at or behind `from`. Where the file system cannot
     /// tell, that is all the rest.
-    fn next_data(&self, from: u64) -> Result<Option<Range<u64>>> {
+    ///
+    /// # Errors
+    /// [`Kind::Source`] if the file cannot be asked.
+    pub fn next_data(&self, from: u64) -> Result<Option<Range<u64>>> {
         match rustix::fs::seek(&self.opened.file, SeekFrom::Data(from)) {
             Ok(start) => {
                 let end = rustix::fs::seek(&self.opened.file, SeekFrom::Hole(start)).unwrap_or(self.len);

@@ -20,7 +20,7 @@ use crate::facts::SourceFacts;
 pub use file::FileSource;
 pub use gather::{Assembler, Gather, Gathered, IsZero};
 #[cfg(feature = "openstack")]
-pub use glance::{GlanceSource, known_digest};
+pub use glance::{GlanceBytes, GlanceSource, GlanceStream, known_digest};
 pub use magic::{PROBE_BYTES, image_format};
 pub use outlet::{Outlet, StopSignal, Stopped};
 pub use stream::StreamSource;

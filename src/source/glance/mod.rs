@@ -1,6 +1,7 @@
 //! An image in Glance: one sequential download, or a moving window of ranges where the store reads
 //! at random.
 
+mod bytes;
 mod pace;
 mod stripes;
 
@@ -14,6 +15,8 @@ use crate::facts::{Access, SourceFacts};
 use crate::hash::{Algorithm, Digest};
 use crate::openstack::{Body, Cloud, Download, Image};
 use crate::units::ClusterIndex;
+
+pub use bytes::{GlanceBytes, GlanceStream};
 
 /// A download that has to wait this long for one chunk's room would fall below 2 MiB/s, at which a
 /// service may cut it: better to hang up in good order.
