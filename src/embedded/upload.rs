@@ -17,6 +17,9 @@ use super::hash::Hasher;
 use super::image::Attributes;
 use super::inspect::{HEAD_BYTES, inspect};
 
+/// How long the rest of a body is still read behind an answer that came early: nginx's `lingering_timeout`.
+const LINGER: Duration = Duration::from_secs(5);
+
 /// What goes wrong with this one upload.
 struct Plan {
     cut: Option<u64>,
@@ -94,7 +97,11 @@ pub(super) async fn upload(
     let kept = FileData::in_memory().map_err(|error| Refused::new(500, error.to_string()))?;
     let limit = call.shared.options.upload_limit_bytes;
     let mut intake = Intake { kept, hasher: Hasher::new(), head: Vec::new(), declared, limit };
-    receive(call, &plan, body.into_data_stream(), &mut intake).await?;
+    let mut body = body.into_data_stream();
+    if let Err(refused) = receive(call, &plan, &mut body, &mut intake).await {
+        linger(body);
+        return Err(refused);
+    }
 
     let len = intake.kept.len();
     if let Some(declared) = declared.filter(|&declared| declared != len) {
@@ -123,12 +130,12 @@ pub(super) async fn upload(
 async fn receive(
     call: &Call,
     plan: &Plan,
-    mut body: BodyDataStream,
+    body: &mut BodyDataStream,
     intake: &mut Intake,
 ) -> Result<(), Refused> {
     let began = Instant::now();
     let mut stall = plan.stall;
-    while let Some(bytes) = next(call, plan.silence, &mut body).await? {
+    while let Some(bytes) = next(call, plan.silence, body).await? {
         intake.push(&bytes)?;
         let len = intake.kept.len();
         call.entry.note(|record| record.received_bytes = len);
@@ -150,6 +157,15 @@ async fn receive(
         }
     }
     Ok(())
+}
+
+/// Goes on reading, for a while and for nothing: closing a connection with unread bytes resets it, and a
+/// reset destroys an early answer before its client has seen it (nginx: `lingering_close`).
+fn linger(mut body: BodyDataStream) {
+    tokio::spawn(async move {
+        let drained = async { while let Some(Ok(_)) = body.next().await {} };
+        let _ = tokio::time::timeout(LINGER, drained).await;
+    });
 }
 
 /// The next bytes of the body; how long they were waited for goes into the record.
