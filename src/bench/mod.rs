@@ -1,6 +1,6 @@
 //! The benchmark. Takes the parameters of a made-up disk ([`Options`]), gives a [`Report`]: every
 //! stage timed alone, the whole timed for every route, and how far the one explains the other.
-//! Holds a sample of the disk (at most 256 MiB) while stages are timed and none of it while routes
+//! Holds a sample of the disk (at most 256 MiB) while stages are timed and at most 32 MiB of it while routes
 //! are; the disk itself is a sparse file without a name, in a folder that is gone at the end.
 //!
 //! Nothing has to be set up: files lie in memory if `/dev/shm` is there, and the network routes

@@ -174,9 +174,12 @@ pub struct RouteFigure {
     pub image_bytes: u64,
     /// Processor time of CRC and encoding inside the engine, of each round.
     pub engine_encode_seconds: Vec<f64>,
-    /// Processor time that the bare loops take for the same clusters, divided by the median of that:
-    /// the share of a bare loop's throughput that the encode stage keeps inside the engine. Null
-    /// without compression.
+    /// Processor time that bare loops take for as many clusters: of the codec right before and after each
+    /// round, of the CRC by its figure alone. Empty without compression.
+    #[serde(default)]
+    pub bare_encode_seconds: Vec<f64>,
+    /// The median of the rounds' ratios of the two: the share of a bare loop's throughput that the encode stage
+    /// keeps inside the engine. Null without compression.
     pub encode_share_of_bare_loop: Option<f64>,
     /// The least time that the stages' own figures permit.
     pub bound: Bound,

@@ -6,7 +6,7 @@ use super::machine::{forget_peak, peak_rss_bytes};
 use super::model::{Work, bound};
 use super::report::{RouteFigure, StageFigure, find};
 use super::service::{Service, Services};
-use super::stages::{codec_name, route_codecs};
+use super::stages::{codec_name, encode_pace, route_codecs};
 use super::timing::{Lap, Timing, Watch, at_least, median, nanos};
 use super::workload::{CLUSTER_SIZE, Workload};
 use super::{Options, memory_bytes};
@@ -24,6 +24,8 @@ use crate::source::Source;
 
 /// Room of the spool's file beyond the disk's data, in bytes.
 const SPOOL_SLACK_BYTES: u64 = 16 << 20;
+/// Most of the data that the bare loops beside the routes encode, in bytes.
+const LOOP_BYTES_MAX: u64 = 32 << 20;
 /// Which part of the image the spool may keep where a second read is wanted.
 const REREAD_KEEPS: u64 = 4;
 
@@ -56,6 +58,8 @@ struct Bench<'a> {
     workload: &'a Workload,
     stages: &'a [StageFigure],
     cancel: &'a Cancel,
+    /// Clusters for the bare loops.
+    sample: Vec<u8>,
     /// Length of the encoded clusters, once an image has been made.
     encoded_bytes: u64,
     /// Hash of the first image in a service that was proved: the others have to be the same.
@@ -72,8 +76,9 @@ pub(super) fn all(
     say: &mut dyn FnMut(&str),
 ) -> Result<Vec<RouteFigure>> {
     let (workload, stages, services) = measured;
+    let sample = workload.sample(LOOP_BYTES_MAX, cancel)?;
     let mut bench =
-        Bench { options, threads, cores, workload, stages, cancel, encoded_bytes: 0, proved: None };
+        Bench { options, threads, cores, workload, stages, cancel, sample, encoded_bytes: 0, proved: None };
     let mut routes: Vec<Route<'_>> = route_codecs(options)
         .into_iter()
         .map(|compression| Route {
@@ -103,7 +108,7 @@ pub(super) fn all(
 impl Bench<'_> {
     fn figure(&mut self, route: &Route<'_>) -> Result<RouteFigure> {
         let peak_is_known = forget_peak();
-        let mut done = Vec::new();
+        let (mut done, mut paces) = (Vec::new(), Vec::new());
         for round in 0..=self.options.rounds {
             self.cancel.check(Stage::Plan)?;
             let prove = round == self.options.rounds && has_reader(route.compression);
@@ -113,6 +118,7 @@ impl Bench<'_> {
             if round > 0 {
                 done.push(run);
             }
+            paces.push(self.pace(route));
         }
         let peak_rss_bytes = if peak_is_known { peak_rss_bytes() } else { 0 };
         let last =
@@ -141,7 +147,10 @@ impl Bench<'_> {
             proved: has_reader(route.compression),
             ..RouteFigure::default()
         };
-        figure.encode_share_of_bare_loop = self.encode_share(&figure);
+        if route.compression != Compression::None {
+            figure.bare_encode_seconds = self.bare_encode_seconds(&figure, &paces);
+            figure.encode_share_of_bare_loop = Some(encode_share(&figure));
+        }
         figure.bound = bound(self.phases(route, &figure)?, self.cores);
         figure.achieved_share =
             nanos(figure.bound.bound_seconds / at_least(figure.timing.median_wall_seconds));
@@ -254,16 +263,21 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// The rate of encoding inside the engine, by processor time, compared with that of bare loops of the codec and, where a second
-    /// read may have to be compared with the first, of the CRC.
-    fn encode_share(&self, figure: &RouteFigure) -> Option<f64> {
-        let codec = find(self.stages, "encode", &figure.compression)?.best();
-        let crc = find(self.stages, "crc", "crc32")?.best();
+    /// What a bare loop of the codec takes for a byte just now.
+    fn pace(&self, route: &Route<'_>) -> f64 {
+        match route.compression {
+            Compression::None => 0.0,
+            compression => encode_pace(compression, &self.sample, self.threads, self.cancel),
+        }
+    }
+
+    /// What bare loops of the codec and, where a second read may have to be compared with the first, of the CRC
+    /// would take for each round's clusters. `paces` are those of the codec before, between and after the rounds.
+    fn bare_encode_seconds(&self, figure: &RouteFigure, paces: &[f64]) -> Vec<f64> {
+        let crc = find(self.stages, "crc", "crc32").filter(|_| figure.taken != "direct");
+        let crc = crc.map_or(0.0, |crc| 1.0 / at_least(crc.best().bytes_per_cpu_second));
         let bytes = (figure.data_bytes + figure.reencoded_bytes) as f64;
-        let loops = if figure.taken == "direct" { vec![codec] } else { vec![codec, crc] };
-        let bare_seconds =
-            loops.iter().map(|timing| bytes / at_least(timing.bytes_per_cpu_second)).sum::<f64>();
-        Some(nanos(bare_seconds / at_least(median(&figure.engine_encode_seconds))))
+        paces.windows(2).map(|pace| nanos(bytes * ((pace[0] + pace[1]) / 2.0 + crc))).collect()
     }
 
     /// The work of each stage, by its figure alone and the bytes that it had to do.
@@ -322,6 +336,13 @@ impl Bench<'_> {
             }
         }
     }
+}
+
+/// The rate of encoding inside the engine, by processor time, compared with that of the bare loops beside it: the
+/// machine's own speed changes from minute to minute.
+fn encode_share(figure: &RouteFigure) -> f64 {
+    let rounds = figure.bare_encode_seconds.iter().zip(&figure.engine_encode_seconds);
+    median(&rounds.map(|(bare, engine)| nanos(bare / at_least(*engine))).collect::<Vec<f64>>())
 }
 
 /// Whether the independent reader knows the codec.

@@ -7,7 +7,7 @@ use super::{Bench, codec_name};
 use crate::bench::report::StageFigure;
 use crate::bench::timing::{Lap, Watch};
 use crate::bench::workload::CLUSTER_SIZE;
-use crate::convert::hash_data;
+use crate::convert::{Cancel, hash_data};
 use crate::encode::{Compression, Encoder};
 use crate::error::Result;
 use crate::flow::{CHUNK_BYTES, Form};
@@ -97,15 +97,33 @@ pub(super) fn crc(bench: &Bench<'_>, sample: &[u8]) -> Result<StageFigure> {
 /// A codec in a bare loop over data clusters; what does not get smaller counts as stored plain.
 pub(super) fn encode(bench: &Bench<'_>, compression: Compression, sample: &[u8]) -> Result<StageFigure> {
     let pieces = Pieces { bytes: sample, piece_bytes: CHUNK_BYTES, passes: 1 };
-    let worker = || {
+    let threads = [1, bench.threads];
+    bare_loop(bench, "encode", &codec_name(compression), pieces, &threads, &encoder_of(compression))
+}
+
+/// Processor seconds that this loop takes for a byte, on all threads, once and now: to be held against the
+/// engine's right beside it.
+pub(in crate::bench) fn encode_pace(
+    compression: Compression,
+    sample: &[u8],
+    threads: usize,
+    cancel: &Cancel,
+) -> f64 {
+    let pieces = Pieces { bytes: sample, piece_bytes: CHUNK_BYTES, passes: 2 };
+    let (lap, _) = pieces.run(threads, cancel, &encoder_of(compression));
+    lap.cpu_seconds / (pieces.total_bytes(threads) as f64).max(1.0)
+}
+
+/// Makes workers that encode each cluster of a chunk and give the number of bytes that came out.
+fn encoder_of(compression: Compression) -> impl Fn() -> Box<dyn FnMut(&[u8]) -> u64> + Sync {
+    move || {
         let mut encoder = Encoder::new(compression, CLUSTER_SIZE);
         let mut room = vec![0; CLUSTER_SIZE.size()];
-        move |chunk: &[u8]| {
+        Box::new(move |chunk: &[u8]| {
             let clusters = chunk.chunks_exact(CLUSTER_SIZE.size());
             clusters.map(|cluster| encoder.compress(cluster, &mut room).unwrap_or(cluster.len()) as u64).sum()
-        }
-    };
-    bare_loop(bench, "encode", &codec_name(compression), pieces, &[1, bench.threads], &worker)
+        })
+    }
 }
 
 /// The same loop on one thread and, where asked for, on more.

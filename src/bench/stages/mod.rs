@@ -33,6 +33,8 @@ fn side_codecs(options: &Options) -> Vec<Compression> {
     codecs.filter(|codec| !own.contains(codec)).collect()
 }
 
+pub(super) use cpu::encode_pace;
+
 /// What every stage is timed with.
 struct Bench<'a> {
     rounds: usize,
