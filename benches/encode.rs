@@ -1,10 +1,10 @@
-//! Every codec on one seeded cluster of 64 KiB that gets about half as large, and the CRC that each
-//! cluster costs besides.
+//! Every codec on one seeded cluster of 64 KiB that gets about half as large, the CRC that each cluster costs
+//! besides, and what it costs to decode and compare it.
 
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use snapcow::encode::{Compression, Encoder};
+use snapcow::encode::{Compression, Encoder, Verifier};
 use snapcow::units::ClusterSize;
 
 /// Words from a small vocabulary with noise between, about as compressible as a system's files.
@@ -54,6 +54,11 @@ fn codecs(criterion: &mut Criterion) {
         );
         group.bench_function(format!("{compression:?}"), |bencher| {
             bencher.iter(|| encoder.compress(black_box(&input), &mut room));
+        });
+        let len = encoder.compress(&input, &mut room).unwrap_or_default();
+        let mut verifier = Verifier::new(compression, size).expect("there is something to verify");
+        group.bench_function(format!("{compression:?}, verified by {}", verifier.library()), |bencher| {
+            bencher.iter(|| verifier.check(black_box(&input), &room[..len]).is_ok());
         });
     }
     group.bench_function("guest CRC", |bencher| bencher.iter(|| Encoder::guest_crc(black_box(&input))));

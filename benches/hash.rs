@@ -1,11 +1,12 @@
 //! SHA-512 of 1 MiB of data and of zeros: ours as the pipeline uses it, and the whole of it by aws-lc,
-//! which stays in for good, so that ours has to keep earning its place.
+//! which stays in for good, so that ours has to keep earning its place. And the digest of the guest's content.
 
 use std::hint::black_box;
 
 use aws_lc_rs::digest;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use snapcow::hash::{Algorithm, Hasher};
+use snapcow::hash::{Algorithm, BlockDigests, GuestDigest, Hasher};
+use snapcow::scan::zero::is_zero;
 
 const LEN: usize = 1 << 20;
 
@@ -26,5 +27,26 @@ fn sha512(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, sha512);
+fn guest_digest(criterion: &mut Criterion) {
+    let zeros = vec![0; LEN];
+    let data: Vec<u8> = (0..LEN as u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let mut group = criterion.benchmark_group("guest digest, 1 MiB");
+    group.throughput(Throughput::Bytes(LEN as u64));
+    for (name, bytes) in [("data", &data), ("zeros as data", &zeros)] {
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let mut digests = BlockDigests::new(0);
+                digests.add(black_box(bytes), is_zero);
+                digests
+            });
+        });
+    }
+    group.finish();
+    let mut group = criterion.benchmark_group("guest digest, 64 GiB");
+    group.throughput(Throughput::Bytes(64 << 30));
+    group.bench_function("a hole", |bencher| bencher.iter(|| GuestDigest::new().finish(black_box(64 << 30))));
+    group.finish();
+}
+
+criterion_group!(benches, sha512, guest_digest);
 criterion_main!(benches);

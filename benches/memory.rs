@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use snapcow::convert::{Cancel, Counters, Job, Receipt, Target, convert, machine_facts};
+use snapcow::convert::{Cancel, Counters, Job, Proof, Receipt, Target, convert, machine_facts};
 use snapcow::embedded::{ImageData, Shape, VmImage};
 use snapcow::encode::Compression;
 use snapcow::error::Result;
@@ -54,7 +54,7 @@ impl Source for Memory {
     }
 }
 
-fn run(source: &Arc<Memory>, compression: Compression) -> Receipt {
+fn run(source: &Arc<Memory>, compression: Compression, proof: Proof) -> Receipt {
     let spool_dir = PathBuf::from("/nonexistent");
     let plan = Plan::new(Facts {
         source: source.facts.clone(),
@@ -73,6 +73,7 @@ fn run(source: &Arc<Memory>, compression: Compression) -> Receipt {
     let job = Job {
         source: source.clone(),
         source_digest: Err("nobody knows its hash".into()),
+        proof,
         geometry: Geometry { compat: Compat::V1_1, compression: header, cluster_size: CS },
         compression,
         spool_dir,
@@ -89,11 +90,17 @@ fn end_to_end(criterion: &mut Criterion) {
     for (name, fraction) in [("zeros", 0.0), ("15 % data", 0.15), ("all data", 1.0)] {
         let source = Memory::new(fraction);
         for compression in [Compression::None, Compression::Deflate(1), Compression::Zstd(1)] {
-            let receipt = run(&source, compression);
-            assert_eq!(receipt.source_len, SIZE);
-            group.bench_function(format!("{name}, {compression:?}"), |bencher| {
-                bencher.iter(|| run(&source, compression));
-            });
+            for (with, proof) in [
+                ("", Proof::NONE),
+                (", digest", Proof { guest_digest: true, ..Proof::NONE }),
+                (", verify", Proof { verify_encode: true, ..Proof::NONE }),
+            ] {
+                let receipt = run(&source, compression, proof);
+                assert_eq!(receipt.source_len, SIZE);
+                group.bench_function(format!("{name}, {compression:?}{with}"), |bencher| {
+                    bencher.iter(|| run(&source, compression, proof));
+                });
+            }
         }
     }
     group.finish();

@@ -168,6 +168,13 @@ impl Error {
         self
     }
 
+    /// Takes that mark away: all that could be tried was tried, and the outcome is known.
+    #[must_use]
+    pub fn settled(mut self) -> Self {
+        self.0.retryable = false;
+        self
+    }
+
     /// The stage that failed.
     pub fn stage(&self) -> Stage {
         self.0.stage

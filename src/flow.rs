@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use crate::buffers::{Buffer, Slice};
 use crate::error::{Error, Kind, Result, Stage};
+use crate::hash::BlockDigests;
 use crate::units::{ClusterIndex, ClusterSize};
 
 /// Size of a chunk, the unit of work, in bytes. A multiple of every cluster size.
@@ -152,6 +153,8 @@ pub struct EncodedChunk {
     pub first: ClusterIndex,
     /// How many clusters.
     pub clusters: u64,
+    /// What the chunk adds to the digest of the guest's content, where one is made and there is anything but zeros.
+    pub digests: Option<BlockDigests>,
     cluster_size: ClusterSize,
     entries: Vec<Entry>,
     /// Holds the plain clusters.
@@ -173,7 +176,16 @@ impl EncodedChunk {
     /// A chunk that is all zeros until it gets data clusters by [`Self::push`], and the buffers by
     /// [`Self::attach`].
     pub fn new(sequence: u64, first: ClusterIndex, clusters: u64, cluster_size: ClusterSize) -> Self {
-        Self { sequence, first, clusters, cluster_size, entries: Vec::new(), bytes: None, room: None }
+        Self {
+            sequence,
+            first,
+            clusters,
+            digests: None,
+            cluster_size,
+            entries: Vec::new(),
+            bytes: None,
+            room: None,
+        }
     }
 
     /// Notes the next data cluster: its index within the chunk, and where in the buffer of its form it begins:

@@ -25,6 +25,8 @@ pub mod encode;
 
 pub mod spool;
 
+pub mod state;
+
 pub mod place;
 
 pub mod sink;
@@ -50,6 +52,11 @@ pub mod hash;
 pub mod units;
 
 pub mod error;
+
+#[cfg(feature = "openstack")]
+pub mod retry;
+
+pub mod faults;
 
 // What lies below them.
 

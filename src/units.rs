@@ -2,6 +2,7 @@
 //! for a host offset or a cluster index. A leaf: it imports nothing of this crate.
 
 use std::fmt;
+use std::time::Duration;
 
 /// Size of a sector as qcow2 counts it in compressed cluster descriptors, and the granularity to
 /// which a virtual disk's size is rounded up (QEMU `BDRV_SECTOR_SIZE`), in bytes.
@@ -131,9 +132,39 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     if value.is_finite() && value >= 0.0 && value < 2f64.powi(63) { Ok(value as u64) } else { Err(wrong()) }
 }
 
+/// Reads a duration such as `90`, `90s`, `15m` or `1.5h`; without a unit it is seconds.
+///
+/// # Errors
+/// A sentence that names the text and the accepted forms.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is not a duration: write seconds or use s, m, h, as in 90s or 15m");
+    let trimmed = text.trim();
+    let split = trimmed.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(trimmed.len());
+    let (number, suffix) = trimmed.split_at(split);
+    let seconds = match suffix.trim() {
+        "" | "s" => 1.0,
+        "m" | "min" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(wrong()),
+    };
+    let value = number.parse::<f64>().map_err(|_| wrong())? * seconds;
+    // A year is more than anybody waits, and keeps sums of times far from their limits.
+    if (0.0..=366.0 * 86400.0).contains(&value) { Ok(Duration::from_secs_f64(value)) } else { Err(wrong()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_have_a_unit_or_are_seconds() {
+        for (text, seconds) in [("0", 0.0), ("90", 90.0), ("90s", 90.0), ("15m", 900.0), ("1.5h", 5400.0)] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_secs_f64(seconds)), "{text}");
+        }
+        for text in ["", "s", "-1", "1d", "1e9h", "9999999h", "1..5m", "nan"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn sizes_are_read_as_qemu_img_reads_them() {

@@ -9,11 +9,21 @@ mod bench;
 mod changed;
 #[path = "faults/cleanup.rs"]
 mod cleanup;
+#[path = "faults/local.rs"]
+mod local;
 #[path = "faults/ranges.rs"]
 mod ranges;
+#[path = "faults/retries.rs"]
+mod retries;
 #[path = "faults/same.rs"]
 mod same;
 #[path = "faults/slow.rs"]
 mod slow;
 #[path = "faults/upload.rs"]
 mod upload;
+#[path = "faults/verify.rs"]
+mod verify;
+#[path = "faults/wire.rs"]
+mod wire;
+#[path = "common/writer.rs"]
+mod writer;

@@ -168,7 +168,7 @@ fn a_queued_image_has_no_data_and_a_cut_upload_can_be_sent_again() {
             let body = reqwest::Body::wrap_stream(futures_util::stream::iter(cut));
             let lost = cloud.upload(&new.id, 700_000, None, body).await;
             assert!(
-                matches!(&lost, Upload::Lost(error) if error.kind() == Kind::Network),
+                matches!(&lost, Upload::Lost(error, _) if error.kind() == Kind::Network),
                 "{server}: {lost:?}"
             );
             let settled = cloud.settle(&new.id, Duration::from_secs(30)).await.unwrap();

@@ -10,7 +10,9 @@ use super::stages::{codec_name, encode_pace, route_codecs};
 use super::timing::{Lap, Timing, Watch, at_least, median, nanos};
 use super::workload::{CLUSTER_SIZE, Workload};
 use super::{Options, memory_bytes};
-use crate::convert::{Cancel, Counters, Job, Receipt, RouteTaken, Target, Timed, convert, machine_facts};
+use crate::convert::{
+    Cancel, Counters, Job, Proof, Receipt, RouteTaken, Target, Timed, convert, machine_facts,
+};
 use crate::embedded::{FileData, ImageData, prove_equal};
 use crate::encode::Compression;
 use crate::error::{Error, Kind, Result, Stage};
@@ -230,6 +232,8 @@ impl Bench<'_> {
         Job {
             source,
             source_digest,
+            // Its model has no stage for them.
+            proof: Proof::NONE,
             geometry: Geometry { compat: Compat::V1_1, compression: header, cluster_size: CLUSTER_SIZE },
             compression,
             spool_dir: self.workload.dir().to_owned(),

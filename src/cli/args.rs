@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use snapcow::encode::Level;
+#[cfg(feature = "openstack")]
+use snapcow::units::parse_duration;
 use snapcow::units::{ClusterSize, parse_size};
 
 const EXIT_CODES: &str = "\
@@ -15,7 +17,7 @@ Exit codes:
   4  login or permission                 9  hash of the target differs
   10 verify: the disks differ            11 check: the image is damaged
   12 check: the image has leaks, its data are sound
-  130, 143, 129  ended by SIGINT, SIGTERM, SIGHUP; 141  standard output was closed";
+  130, 143, 129, 131  ended by SIGINT, SIGTERM, SIGHUP, SIGQUIT; 141  standard output was closed";
 
 #[cfg(not(feature = "isal-sys"))]
 const LEVEL_HELP: &str = "\
@@ -102,9 +104,18 @@ pub struct ConvertArgs {
     /// Compare the source with the hash that Glance keeps of it
     #[arg(long, default_value = "on", help_heading = "Safety")]
     pub verify_source: OnOff,
+    /// Decode every compressed cluster again, by another library, and compare it before it is placed
+    #[arg(long, default_value_t = OnOff::from(snapcow::convert::Proof::default().verify_encode), help_heading = "Safety")]
+    pub verify_encode: OnOff,
+    /// Make the digest of the guest's content that `blksum` makes, for summary and receipt
+    #[arg(long, default_value_t = OnOff::from(snapcow::convert::Proof::default().guest_digest), help_heading = "Safety")]
+    pub guest_digest: OnOff,
     /// Replace an existing file; the old one survives a failure
     #[arg(long, help_heading = "Safety")]
     pub force: bool,
+    /// Keep what the first pass found in FILE, so that the same command goes on from there after a failure
+    #[arg(long, value_name = "FILE", help_heading = "Safety")]
+    pub state: Option<PathBuf>,
     /// Look up, probe, print the plan, and stop
     #[arg(long, help_heading = "Safety")]
     pub dry_run: bool,
@@ -179,6 +190,12 @@ pub struct CloudArgs {
     /// Take any certificate
     #[arg(long)]
     pub insecure: bool,
+    /// Further tries of a request, range, download or upload that broke without 2 MiB of anything new in between
+    #[arg(long, value_name = "N", default_value = "5", value_parser = clap::value_parser!(u32).range(..=1000))]
+    pub retries: u32,
+    /// The longest time for those tries; a lost answer is waited for as long
+    #[arg(long, value_name = "TIME", default_value = "15m", value_parser = parse_duration)]
+    pub retry_time: std::time::Duration,
 }
 
 #[cfg(feature = "embedded")]
@@ -221,6 +238,18 @@ pub enum CompatName {
 pub enum OnOff {
     On,
     Off,
+}
+
+impl From<bool> for OnOff {
+    fn from(is_on: bool) -> Self {
+        if is_on { Self::On } else { Self::Off }
+    }
+}
+
+impl std::fmt::Display for OnOff {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if *self == Self::On { "on" } else { "off" })
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -8,6 +8,7 @@ use snapcow::bench::{Options, Report, compare, page, run as measure, table};
 use snapcow::convert::Cancel;
 use snapcow::encode::Compression;
 use snapcow::error::{Error, Kind, Result, Stage};
+use snapcow::sink::write_whole;
 use snapcow::units::parse_size;
 
 use super::args::{Args, Command, CompressionName};
@@ -147,7 +148,7 @@ fn check_folder(path: &Path) -> Result<()> {
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {
-    std::fs::write(path, text).map_err(|error| {
+    write_whole(path, text.as_bytes()).map_err(|error| {
         Error::new(Stage::Sink, Kind::Local, format!("write `{}`", path.display())).because(error)
     })
 }

@@ -3,48 +3,30 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use snapcow::convert::{Cancel, Counters, Job, Receipt, Target, convert, machine_facts};
+use snapcow::convert::{Cancel, Counters, Job, Proof, Receipt, Target, convert_from, machine_facts};
 use snapcow::encode::{Compression, Family};
 use snapcow::error::{Error, Kind, Result, Stage};
-use snapcow::facts::{SinkFacts, SinkOrder};
-use snapcow::hash::Digest;
 use snapcow::place::Geometry;
 use snapcow::plan::{Facts, Plan, Wishes};
 use snapcow::qcow2::Compat;
-use snapcow::sink::{FileSink, StreamSink};
-use snapcow::source::{FileSource, Source, StreamSource};
+use snapcow::sink::FileSink;
+use snapcow::state::Keeper;
 
-use super::args::{CompatName, CompressionName, ConvertArgs, DeflateWindow, SourceFormat};
+use super::args::{CompatName, CompressionName, ConvertArgs, DeflateWindow, OnOff};
 #[cfg(feature = "openstack")]
-use super::glance::{self, Clouds};
+use super::glance::Clouds;
+use super::opened::{Opened, open_source};
 use super::progress::Progress;
 use super::report::{self, Outcome};
-use super::stdout::Stdout;
-use super::{summary, tell};
-
-/// An opened source.
-pub struct Opened {
-    pub source: Arc<dyn Source>,
-    pub digest: Result<Digest, String>,
-    /// Device and inode, where the source is a file.
-    identity: Option<(u64, u64)>,
-    #[cfg(feature = "openstack")]
-    pub image: Option<snapcow::openstack::Image>,
-}
-
-/// Where the image goes, as far as the words tell.
-enum TargetWords<'a> {
-    Stdout,
-    #[cfg_attr(not(feature = "openstack"), expect(dead_code, reason = "only to be refused"))]
-    Glance(&'a str),
-    File(&'a Path),
-}
+use super::target::{TargetWords, to_stdout};
+use super::terminal::Plain;
+use super::{state, summary, tell};
 
 /// Runs the command.
 pub fn run(options: ConvertArgs, quiet: bool, cancel: &Cancel) -> Result<()> {
     #[cfg(feature = "openstack")]
     let mut clouds = Clouds::new(options.cloud.clone(), cancel.clone());
-    let mut outcome = Outcome::default();
+    let mut outcome = Outcome::begun();
     let result = carry_out(
         &options,
         quiet,
@@ -53,13 +35,26 @@ pub fn run(options: ConvertArgs, quiet: bool, cancel: &Cancel) -> Result<()> {
         &mut clouds,
         &mut outcome,
     );
+    #[cfg(feature = "openstack")]
+    {
+        outcome.insecure = clouds.is_insecure();
+    }
     // An interrupted run fails in whatever it was doing; the signal is the reason.
     let result = result.map_err(|error| match error.kind() {
         Kind::Interrupted(_) => error,
         _ => cancel.check(error.stage()).err().unwrap_or(error),
     });
-    let Some(path) = &options.report else { return result };
-    match (report::write(path, &options, &outcome, result.as_ref().err()), result) {
+    let result = match &options.report {
+        Some(path) => reported(path, &options, &outcome, result),
+        None => result,
+    };
+    state::settle(outcome.keeper, quiet, result.as_ref().err());
+    result
+}
+
+/// Writes the report, also of a failure.
+fn reported(path: &Path, options: &ConvertArgs, outcome: &Outcome, result: Result<()>) -> Result<()> {
+    match (report::write(path, options, outcome, result.as_ref().err()), result) {
         // What went wrong first is what the exit code is about.
         (Err(unwritten), Err(error)) => {
             tell(format_args!("snapcow: {unwritten}"));
@@ -78,36 +73,43 @@ pub fn carry_out(
     outcome: &mut Outcome,
 ) -> Result<()> {
     let (geometry, compression) = format(options)?;
-    let target = target_words(&options.target)?;
+    let target = TargetWords::parse(&options.target)?;
+    state::check(options, matches!(target, TargetWords::File(_)))?;
     let opened = open_source(
         options,
         #[cfg(feature = "openstack")]
         clouds,
     )?;
-    refuse_same_file(&opened, &target)?;
+    target.refuse_source(&opened)?;
     let spool_dir = spool_dir(options);
     let plan = make_plan(options, &opened, &target, &spool_dir)?;
     let mut notes = notes(options, &target, &opened);
-    outcome.plan = Some(plan.clone());
+    outcome.planned(&opened, geometry, compression, &plan);
+    let words = target.name(
+        options,
+        #[cfg(feature = "openstack")]
+        clouds,
+    )?;
+    let keeper = state::open(options, &opened, words, quiet, (geometry, compression))?;
     if options.dry_run {
         return rehearse(
             options,
             &target,
             #[cfg(feature = "openstack")]
             clouds,
+            keeper.as_ref(),
             &summary::plan(&plan, &notes),
         );
     }
+    outcome.keeper = keeper;
     let counters = Arc::new(Counters::default());
     outcome.counters = Some(Arc::clone(&counters));
     let sink = match target {
-        TargetWords::Stdout => {
-            Target::Delivery(Box::new(StreamSink::new("standard output", stdout(cancel)?)))
-        }
+        TargetWords::Stdout => to_stdout(cancel, outcome.keeper.as_mut())?,
         TargetWords::File(path) => Target::File(Box::new(FileSink::create(path, options.force)?)),
         #[cfg(feature = "openstack")]
         TargetWords::Glance(name) => {
-            let created = clouds.create_target(name, options, &opened, &plan)?;
+            let created = clouds.create_target(name, options, &opened, &plan, outcome.keeper.as_mut())?;
             notes.extend(created.notes);
             outcome.image_id = Some(created.id);
             outcome.dropped_properties = created.dropped_properties;
@@ -116,28 +118,36 @@ pub fn carry_out(
         #[cfg(not(feature = "openstack"))]
         TargetWords::Glance(_) => return Err(no_openstack()),
     };
-    if !quiet {
-        notes.iter().chain(&plan.notes).for_each(|note| tell(format_args!("snapcow: note: {note}")));
-    }
+    notes.extend(plan.notes.iter().cloned());
+    notes.iter().filter(|_| !quiet).for_each(|note| tell(format_args!("snapcow: note: {note}")));
     let (source, source_digest) = (opened.source, opened.digest);
-    let (shared, cancel) = (Arc::clone(&counters), cancel.clone());
-    let job = Job { source, source_digest, geometry, compression, spool_dir, counters: shared, cancel };
+    let (shared, cancel, proof) = (Arc::clone(&counters), cancel.clone(), proof(options));
+    let job =
+        Job { source, source_digest, proof, geometry, compression, spool_dir, counters: shared, cancel };
     let progress = Progress::start(options.progress, quiet, counters, plan.facts.source.len);
-    let result = convert(&plan, &job, sink);
+    let receipt = carry(&plan, &job, sink, progress, outcome)?;
+    #[cfg(feature = "openstack")]
+    let said = announce(clouds, outcome, &plan, &receipt);
+    #[cfg(not(feature = "openstack"))]
+    let said = Ok(());
+    finish(quiet, receipt, outcome);
+    said
+}
+
+fn carry(plan: &Plan, job: &Job, sink: Target, progress: Progress, outcome: &mut Outcome) -> Result<Receipt> {
+    let result = convert_from(plan, job, sink, outcome.keeper.as_mut());
     drop(progress);
     let receipt = result?;
-    #[cfg(feature = "openstack")]
-    if let Some(id) = &outcome.image_id {
-        clouds.complete_target(id, &plan, receipt.virtual_size);
-        if let Err(error) = say(id) {
-            // The image is whole and stays; only nobody has heard of it.
-            tell(format_args!("snapcow: the new image is {id}"));
-            finish(quiet, receipt, outcome);
-            return Err(error);
-        }
-    }
-    finish(quiet, receipt, outcome);
-    Ok(())
+    outcome.keeper.as_mut().into_iter().for_each(state::done);
+    Ok(receipt)
+}
+
+/// Tells the new image's ID. If that fails the image is whole and stays; only nobody has heard of it.
+#[cfg(feature = "openstack")]
+fn announce(clouds: &mut Clouds, outcome: &Outcome, plan: &Plan, receipt: &Receipt) -> Result<()> {
+    let Some(id) = &outcome.image_id else { return Ok(()) };
+    clouds.complete_target(id, plan, receipt.virtual_size);
+    say(id).inspect_err(|_| tell(format_args!("snapcow: the new image is {id}")))
 }
 
 /// What can be found out without doing it: whether the target's name is free, and the plan.
@@ -145,11 +155,14 @@ fn rehearse(
     options: &ConvertArgs,
     target: &TargetWords<'_>,
     #[cfg(feature = "openstack")] clouds: &mut Clouds,
+    keeper: Option<&Keeper>,
     plan: &str,
 ) -> Result<()> {
     match target {
         #[cfg(feature = "openstack")]
-        TargetWords::Glance(name) => clouds.check_target_name(name, options)?,
+        TargetWords::Glance(name) => {
+            clouds.check_target_name(name, options, keeper.and_then(Keeper::image))?;
+        }
         TargetWords::File(path) => FileSink::check(path, options.force)?,
         _ => {}
     }
@@ -164,7 +177,7 @@ fn make_plan(
 ) -> Result<Plan> {
     Plan::new(Facts {
         source: opened.source.facts().clone(),
-        sink: sink_facts(target),
+        sink: target.facts(),
         machine: machine_facts(spool_dir),
         wishes: Wishes {
             cluster_size: options.cluster_size,
@@ -176,18 +189,11 @@ fn make_plan(
     })
 }
 
-fn stdout(cancel: &Cancel) -> Result<Box<dyn std::io::Write + Send>> {
-    match Stdout::new(cancel) {
-        Ok(stdout) => Ok(Box::new(stdout)),
-        Err(error) => Err(Error::new(Stage::Sink, Kind::Local, "open standard output").because(error)),
-    }
-}
-
 /// A line on standard output, which may be closed.
 pub fn say(line: &str) -> Result<()> {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{line}").and_then(|()| out.flush()).map_err(|error| {
+    writeln!(out, "{}", Plain(line)).and_then(|()| out.flush()).map_err(|error| {
         let kind =
             if error.kind() == std::io::ErrorKind::BrokenPipe { Kind::ClosedPipe } else { Kind::Local };
         Error::new(Stage::Sink, kind, "write to standard output").because(error)
@@ -238,79 +244,11 @@ pub fn format(options: &ConvertArgs) -> Result<(Geometry, Compression)> {
     ))
 }
 
-fn target_words(words: &str) -> Result<TargetWords<'_>> {
-    match words.strip_prefix("glance:") {
-        Some("") => {
-            Err(Error::new(Stage::Sink, Kind::Usage, "`glance:` names no image").advise("write glance:NAME"))
-        }
-        Some(name) => Ok(TargetWords::Glance(name)),
-        None if words == "-" => Ok(TargetWords::Stdout),
-        None => Ok(TargetWords::File(Path::new(words))),
+fn proof(options: &ConvertArgs) -> Proof {
+    Proof {
+        verify_encode: options.verify_encode == OnOff::On,
+        guest_digest: options.guest_digest == OnOff::On,
     }
-}
-
-fn sink_facts(target: &TargetWords<'_>) -> SinkFacts {
-    match target {
-        TargetWords::Stdout => SinkFacts { name: "standard output".into(), order: SinkOrder::InOrder },
-        TargetWords::Glance(name) => SinkFacts { name: format!("image `{name}`"), order: SinkOrder::InOrder },
-        TargetWords::File(path) => SinkFacts { name: path.display().to_string(), order: SinkOrder::Random },
-    }
-}
-
-fn open_source(options: &ConvertArgs, #[cfg(feature = "openstack")] clouds: &mut Clouds) -> Result<Opened> {
-    let raw_by_order = options.source_format == Some(SourceFormat::Raw);
-    let unverified = |what: &str| Err(format!("{what} has no hash to compare with"));
-    if let Some(name) = options.source.strip_prefix("glance:") {
-        #[cfg(feature = "openstack")]
-        return glance::open_source(name, options, clouds);
-        #[cfg(not(feature = "openstack"))]
-        {
-            let _ = name;
-            return Err(no_openstack());
-        }
-    }
-    if options.source == "-" {
-        let source = StreamSource::new("standard input", Box::new(std::io::stdin()), raw_by_order);
-        return Ok(Opened {
-            source: Arc::new(source),
-            digest: unverified("standard input"),
-            identity: None,
-            #[cfg(feature = "openstack")]
-            image: None,
-        });
-    }
-    let file = FileSource::open(Path::new(&options.source), raw_by_order)?;
-    let identity = file.identity().ok();
-    Ok(Opened {
-        source: Arc::new(file),
-        digest: unverified("a file"),
-        identity,
-        #[cfg(feature = "openstack")]
-        image: None,
-    })
-}
-
-impl Opened {
-    /// A source in Glance.
-    #[cfg(feature = "openstack")]
-    pub fn image(
-        source: Arc<dyn Source>,
-        digest: Result<Digest, String>,
-        image: snapcow::openstack::Image,
-    ) -> Self {
-        Self { source, digest, identity: None, image: Some(image) }
-    }
-}
-
-fn refuse_same_file(opened: &Opened, target: &TargetWords<'_>) -> Result<()> {
-    use std::os::unix::fs::MetadataExt;
-    let TargetWords::File(path) = target else { return Ok(()) };
-    let same = std::fs::metadata(path).is_ok_and(|meta| opened.identity == Some((meta.dev(), meta.ino())));
-    if same {
-        let what = format!("`{}` is both source and target", path.display());
-        return Err(Error::new(Stage::Plan, Kind::Usage, what).advise("give the image another name"));
-    }
-    Ok(())
 }
 
 fn spool_dir(options: &ConvertArgs) -> PathBuf {

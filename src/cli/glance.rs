@@ -2,22 +2,28 @@
 
 use std::sync::Arc;
 
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use snapcow::convert::Cancel;
 use snapcow::error::{Error, Kind, Result, Stage};
 use snapcow::hash::Algorithm;
-use snapcow::openstack::{Cloud, CloudOptions, Image, NewImage, copyable_properties, why_not_convertible};
+use snapcow::openstack::{
+    Cloud, CloudOptions, Created, Image, NewImage, copyable_properties, why_not_convertible,
+};
 use snapcow::plan::Plan;
+use snapcow::retry::Retry;
 use snapcow::sink::{Delivery, GlanceSink};
 use snapcow::source::{GlanceSource, known_digest};
+use snapcow::state::Keeper;
 
 use super::args::{CloudArgs, ConvertArgs, OnOff};
-use super::convert::Opened;
+use super::opened::Opened;
 
 /// The clouds of a run, logged in to when first needed.
 pub struct Clouds {
     options: CloudArgs,
     cancel: Cancel,
     known: Vec<(Option<String>, Cloud)>,
+    warned: bool,
 }
 
 /// A target image whose record exists.
@@ -30,13 +36,13 @@ pub struct CreatedTarget {
 
 impl Clouds {
     pub fn new(options: CloudArgs, cancel: Cancel) -> Self {
-        Self { options, cancel, known: Vec::new() }
+        Self { options, cancel, known: Vec::new(), warned: false }
     }
 
     /// A cloud that stands for all names.
     #[cfg(feature = "embedded")]
     pub fn only(cloud: Cloud, cancel: Cancel) -> Self {
-        Self { options: CloudArgs::default(), cancel, known: vec![(None, cloud)] }
+        Self { options: CloudArgs::default(), cancel, known: vec![(None, cloud)], warned: false }
     }
 
     /// Runs a call, unless a signal comes first.
@@ -76,23 +82,83 @@ impl Clouds {
             interface: self.options.os_interface.clone(),
             cacert: self.options.os_cacert.clone(),
             insecure: self.options.insecure,
+            retry: Retry { retries: self.options.retries, time: self.options.retry_time, ..Retry::default() },
         };
+        keep_out_of_core_dumps();
+        if options.insecure {
+            self.warn_of_any_certificate();
+        }
         let cloud = self.wait(stage, Cloud::connect(&options, stage))?;
+        if cloud.is_insecure() {
+            self.warn_of_any_certificate();
+        }
         self.known.push((name, cloud.clone()));
         Ok(cloud)
+    }
+
+    /// Whether any certificate was taken for a cloud's.
+    pub fn is_insecure(&self) -> bool {
+        self.warned
+    }
+
+    /// Said whatever else is to be said, and once.
+    fn warn_of_any_certificate(&mut self) {
+        if !std::mem::replace(&mut self.warned, true) {
+            super::tell(
+                "snapcow: WARNING: any certificate is taken (--insecure, or `verify: false` in clouds.yaml): whoever \
+                 is on the way can read the login and change the image",
+            );
+        }
     }
 
     fn target_cloud(&mut self) -> Result<Cloud> {
         self.cloud(self.options.target_cloud.clone(), Stage::Sink)
     }
 
-    /// Refuses a name that the project has already.
-    pub fn check_target_name(&mut self, name: &str, options: &ConvertArgs) -> Result<()> {
+    /// The target's Glance and project.
+    pub fn target_place(&mut self) -> Result<String> {
+        let cloud = self.target_cloud()?;
+        Ok(format!("of project {} at {}", cloud.project_id().unwrap_or("unknown"), cloud.image_endpoint()))
+    }
+
+    /// What an earlier run left under the ID in its state file: an image that was sent to its end is given back,
+    /// to be compared; anything less is deleted. What is not surely that run's is not touched.
+    fn leftover(&mut self, name: &str, opened: &Opened, keeper: &mut Keeper) -> Result<Option<Image>> {
+        let Some(id) = keeper.image().map(str::to_owned) else { return Ok(None) };
+        let cloud = self.target_cloud()?;
+        let found = self.wait(Stage::Sink, cloud.find_images(&id))?;
+        let Some(image) = found.into_iter().find(|image| image.id == id) else {
+            keeper.image_is_gone();
+            return Ok(None);
+        };
+        let is_source = opened.image.as_ref().is_some_and(|source| source.id == id);
+        let is_ours = image.name.as_deref() == Some(name) && image.disk_format.as_deref() == Some("qcow2");
+        let refuse = |how: &str| {
+            let what = format!("the state file names image {}, which is {how}", image.label());
+            Err(Error::new(Stage::Sink, Kind::Target, what)
+                .advise("look at that image; without the state file the run begins anew"))
+        };
+        match image.status.as_str() {
+            _ if is_source || !is_ours => refuse("not the one that this command makes"),
+            "active" if keeper.has_survey() => Ok(Some(image)),
+            "active" | "deactivated" => refuse("active already"),
+            _ => {
+                tracing::info!("deleting image {id}, which an earlier run left {}", image.status);
+                self.wait(Stage::Sink, cloud.delete(&id))?;
+                keeper.image_is_gone();
+                Ok(None)
+            }
+        }
+    }
+
+    /// Refuses a name that the project has already, unless it is `own` image's.
+    pub fn check_target_name(&mut self, name: &str, options: &ConvertArgs, own: Option<&str>) -> Result<()> {
         let cloud = self.target_cloud()?;
         if options.image.allow_duplicate {
             return Ok(());
         }
-        let same = self.wait(Stage::Sink, cloud.images_named_in_project(name))?;
+        let mut same = self.wait(Stage::Sink, cloud.images_named_in_project(name))?;
+        same.retain(|image| own != Some(image.id.as_str()));
         let Some(first) = same.first() else { return Ok(()) };
         let refusal = Error::new(
             Stage::Sink,
@@ -116,20 +182,27 @@ impl Clouds {
         options: &ConvertArgs,
         opened: &Opened,
         plan: &Plan,
+        mut keeper: Option<&mut Keeper>,
     ) -> Result<CreatedTarget> {
-        self.check_target_name(name, options)?;
-        let cloud = self.target_cloud()?;
+        let leftover = match keeper.as_deref_mut() {
+            Some(keeper) => self.leftover(name, opened, keeper)?,
+            None => None,
+        };
+        if let Some(image) = leftover {
+            let sink = self.sink(&image, options, opened, plan)?.arrived(image.clone());
+            return Ok(CreatedTarget {
+                id: image.id,
+                sink: Box::new(sink),
+                dropped_properties: Vec::new(),
+                notes: vec!["an earlier run has sent the image already; it is only compared".into()],
+            });
+        }
+        self.check_target_name(name, options, None)?;
         let new = new_image(name, options, opened.image.as_ref(), plan);
-        let created = self.wait(Stage::Sink, cloud.create(&new));
-        let created = created.map_err(|error| match error.kind() {
-            Kind::Interrupted(_) => {
-                // The answer may be lost, the record not.
-                let deleted =
-                    Clouds::new(CloudArgs::default(), Cancel::new()).wait(Stage::Sink, cloud.delete(&new.id));
-                deleted.err().map_or(error, |left| Error::new(Stage::Sink, Kind::Other, left.to_string()))
-            }
-            _ => error,
-        })?;
+        if let Some(keeper) = keeper.as_deref_mut() {
+            keeper.begin(Some(&new.id))?;
+        }
+        let created = self.create(&new, keeper)?;
         let mut notes = Vec::new();
         if !created.dropped_properties.is_empty() {
             notes.push(format!(
@@ -142,21 +215,47 @@ impl Clouds {
                 "members of the source image are not taken over; share the new one again if need be".into(),
             );
         }
+        let sink = Box::new(self.sink(&created.image, options, opened, plan)?);
+        Ok(CreatedTarget { id: new.id, sink, dropped_properties: created.dropped_properties, notes })
+    }
+
+    /// Makes the record; where it fails, nothing is left unless the error says so.
+    fn create(&mut self, new: &NewImage, keeper: Option<&mut Keeper>) -> Result<Created> {
+        let cloud = self.target_cloud()?;
+        let error = match self.wait(Stage::Sink, cloud.create(new)) {
+            Ok(created) => return Ok(created),
+            Err(error) => error,
+        };
+        if let Kind::Interrupted(_) = error.kind() {
+            // The answer may be lost, the record not.
+            let uninterrupted = Clouds::new(CloudArgs::default(), Cancel::new());
+            let deleted = uninterrupted.wait(Stage::Sink, cloud.delete(&new.id));
+            deleted.map_err(|left| Error::new(Stage::Sink, Kind::Other, left.to_string()))?;
+        } else if error.is_retryable() {
+            // Nobody knows; the next run looks.
+            return Err(error);
+        }
+        keeper.into_iter().for_each(Keeper::image_is_gone);
+        Err(error)
+    }
+
+    fn sink(
+        &mut self,
+        image: &Image,
+        options: &ConvertArgs,
+        opened: &Opened,
+        plan: &Plan,
+    ) -> Result<GlanceSink> {
+        let cloud = self.target_cloud()?;
         let cancel = self.cancel.clone();
-        let sink = GlanceSink::new(
+        Ok(GlanceSink::new(
             &cloud,
-            &created.image,
+            image,
             options.image.store.clone(),
             plan.budget.upload_queue_bytes,
             opened.image.as_ref().and_then(known_digest).map_or(Algorithm::Sha512, |digest| digest.algorithm),
             Box::new(move |wake| Box::new(cancel.on_trigger(wake))),
-        );
-        Ok(CreatedTarget {
-            id: new.id,
-            sink: Box::new(sink),
-            dropped_properties: created.dropped_properties,
-            notes,
-        })
+        ))
     }
 
     /// Says how large a root disk must be, where that was not known when the record was made.
@@ -170,6 +269,14 @@ impl Clouds {
         if let Err(error) = set {
             tracing::warn!("{error}; set it with: openstack image set --min-disk {} {id}", gib(virtual_size));
         }
+    }
+}
+
+/// From the login on there are secrets in memory: a crash must not write them to a disk, nor may another process of
+/// the user read them.
+fn keep_out_of_core_dumps() {
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!("a crash would leave secrets in its core dump: {error}");
     }
 }
 
@@ -204,6 +311,21 @@ pub fn open_source(name: &str, options: &ConvertArgs, clouds: &mut Clouds) -> Re
         OnOff::Off => Err("switched off by --verify-source off".into()),
     };
     Ok(Opened::image(Arc::new(source), digest, image))
+}
+
+/// What tells an image from others, for the report.
+pub fn describe(image: &Image) -> serde_json::Value {
+    serde_json::json!({
+        "kind": "glance",
+        "id": image.id,
+        "name": image.name,
+        "size_bytes": image.size,
+        "checksum": image.checksum,
+        "os_hash_algo": image.os_hash_algo,
+        "os_hash_value": image.os_hash_value,
+        "created_at": image.created_at,
+        "updated_at": image.updated_at,
+    })
 }
 
 fn new_image(name: &str, options: &ConvertArgs, source: Option<&Image>, plan: &Plan) -> NewImage {

@@ -10,12 +10,17 @@ mod demo;
 #[cfg(feature = "openstack")]
 mod glance;
 mod image;
+mod opened;
 mod progress;
 mod report;
 mod signals;
+mod state;
 mod stdout;
 mod summary;
+mod target;
+mod terminal;
 mod verify;
+mod versions;
 
 use std::process::ExitCode;
 
@@ -66,7 +71,7 @@ fn complain(error: &Error) {
 /// panic of `eprintln!` would.
 fn tell(line: impl std::fmt::Display) {
     use std::io::Write;
-    let _ = writeln!(std::io::stderr().lock(), "{line}");
+    let _ = writeln!(std::io::stderr().lock(), "{}", terminal::Plain(line));
 }
 
 fn start_log(verbose: u8, quiet: bool) {
@@ -81,6 +86,7 @@ fn start_log(verbose: u8, quiet: bool) {
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(level))
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .log_internal_errors(false)
         .without_time()
         .with_target(verbose > 1)

@@ -33,7 +33,11 @@ pub fn receipt(receipt: &Receipt, outcome: &Outcome) -> String {
     ));
     line(match &receipt.source_check {
         SourceCheck::Verified(digest) => {
-            format!("source verified: its {} is the one that the service keeps", digest.algorithm.name())
+            let when = if receipt.resumed { " by the earlier run" } else { "" };
+            format!(
+                "source verified{when}: its {} is the one that the service keeps",
+                digest.algorithm.name()
+            )
         }
         SourceCheck::NotVerified(reason) => format!("source not verified: {reason}"),
     });
@@ -45,6 +49,12 @@ pub fn receipt(receipt: &Receipt, outcome: &Outcome) -> String {
             (None, Some(reason)) => line(format!("target not verified: {reason}")),
             (None, None) => {}
         }
+    }
+    if receipt.verified_clusters.is_some() {
+        line("clusters verified: all that were compressed decode to what was read".into());
+    }
+    if let Some(digest) = &receipt.guest_digest {
+        line(format!("guest content: {digest} (sha256, as blksum computes it)"));
     }
     if receipt.route == Some(RouteTaken::Reread)
         && let (Some(memory), Some(disk)) = (receipt.memory_to_save_reread, receipt.disk_to_save_reread)

@@ -34,6 +34,8 @@ pub struct Counters {
     pub data_bytes: AtomicU64,
     /// Stored bytes of data clusters.
     pub stored_bytes: AtomicU64,
+    /// Compressed clusters that were decoded again and compared, in all passes.
+    pub verified_clusters: AtomicU64,
     /// Data clusters stored plain.
     pub plain_clusters: AtomicU64,
     /// Bytes handed to the sink, repetitions included.
@@ -47,6 +49,8 @@ pub struct Counters {
     read_nanos: AtomicU64,
     scan_nanos: AtomicU64,
     encode_nanos: AtomicU64,
+    verify_nanos: AtomicU64,
+    digest_nanos: AtomicU64,
     hash_nanos: AtomicU64,
     sink_nanos: AtomicU64,
 }
@@ -60,6 +64,10 @@ pub enum Timed {
     Scan,
     /// Processor time of CRC and compression.
     Encode,
+    /// Processor time of decoding again and comparing.
+    Verify,
+    /// Processor time of the digest of the guest's content, as far as the encoder threads compute it.
+    Digest,
     /// Thread time of hashing the source.
     Hash,
     /// Time that the sink took, waiting included.
@@ -107,6 +115,8 @@ impl Counters {
             Timed::Read => &self.read_nanos,
             Timed::Scan => &self.scan_nanos,
             Timed::Encode => &self.encode_nanos,
+            Timed::Verify => &self.verify_nanos,
+            Timed::Digest => &self.digest_nanos,
             Timed::Hash => &self.hash_nanos,
             Timed::Sink => &self.sink_nanos,
         }

@@ -17,9 +17,10 @@ use async_channel::{Receiver, Sender, bounded};
 
 use super::cancel::Cancel;
 use super::counters::{Counters, Timed};
+use super::proof::Proof;
 use super::worker::Worker;
 use crate::buffers::Pool;
-use crate::encode::{Compression, Encoder};
+use crate::encode::{Compression, Encoder, Verifier};
 use crate::error::{Error, Kind, Result, Stage};
 use crate::facts::Access;
 use crate::flow::{Body, CHUNK_BYTES, Chunk, EncodedChunk, Room};
@@ -34,6 +35,7 @@ pub(super) struct Engine {
     pub(super) source: Arc<dyn Source>,
     pub(super) cluster_size: ClusterSize,
     pub(super) compression: Compression,
+    pub(super) proof: Proof,
     pub(super) counters: Arc<Counters>,
     pub(super) cancel: Cancel,
     threads: usize,
@@ -48,6 +50,8 @@ pub(super) struct Pass {
     pub(super) len: u64,
     /// Its hash, if one was asked for.
     pub(super) digest: Option<Digest>,
+    /// The digest of what the guest reads, if one was asked for; see [`crate::hash::GuestDigest`].
+    pub(super) guest_digest: Option<String>,
 }
 
 /// What one pass is to do.
@@ -68,20 +72,22 @@ impl Engine {
         source: Arc<dyn Source>,
         cluster_size: ClusterSize,
         compression: Compression,
+        proof: Proof,
         budget: &Budget,
         counters: Arc<Counters>,
         cancel: Cancel,
     ) -> Self {
         let bytes = Pool::new(budget.chunk_buffers, CHUNK_BYTES);
         let rooms = Pool::new(budget.room_buffers, CHUNK_BYTES);
-        Self { source, cluster_size, compression, counters, cancel, threads: budget.threads, bytes, rooms }
+        let threads = budget.threads;
+        Self { source, cluster_size, compression, proof, counters, cancel, threads, bytes, rooms }
     }
 
     /// Runs one pass and hands every chunk, encoded and in order, to `consume`.
     pub(super) fn run(
         &self,
         order: Order,
-        consume: &mut dyn FnMut(&EncodedChunk) -> Result<()>,
+        consume: &mut dyn FnMut(&mut EncodedChunk) -> Result<()>,
     ) -> Result<Pass> {
         let read: Chunks = bounded(2);
         let work: Chunks = if order.hash.is_some() { bounded(2) } else { read.clone() };
@@ -103,10 +109,16 @@ impl Engine {
         for index in 0..self.threads {
             let worker = Worker {
                 encoder: Encoder::new(self.compression, self.cluster_size),
+                verifier: self
+                    .proof
+                    .verify_encode
+                    .then(|| Verifier::new(self.compression, self.cluster_size))
+                    .flatten(),
                 cluster_size: self.cluster_size,
                 counters: Arc::clone(&self.counters),
                 surveys,
                 with_crc: order.with_crc,
+                with_digest: surveys && self.proof.guest_digest,
             };
             spawn_encoder(index, worker, work.1.clone(), done.clone())?;
         }
@@ -121,7 +133,7 @@ impl Engine {
                 let _ = source.join();
             }
             self.cancel.check(Stage::Source)?;
-            return result.map(|()| Pass { len: 0, digest: None });
+            return result.map(|()| Pass { len: 0, digest: None, guest_digest: None });
         }
         drop(guard);
         self.cancel.check(Stage::Source)?;
@@ -129,22 +141,22 @@ impl Engine {
         let digest = hashing.map(|thread| thread.join().map_err(|_| panicked("hash"))?).transpose()?;
         let len = source.join().map_err(|_| panicked("source"))??;
         self.source.settle()?;
-        Ok(Pass { len, digest })
+        Ok(Pass { len, digest, guest_digest: None })
     }
 
     fn collect(
         &self,
         encoded: &Receiver<Encoded>,
-        consume: &mut dyn FnMut(&EncodedChunk) -> Result<()>,
+        consume: &mut dyn FnMut(&mut EncodedChunk) -> Result<()>,
     ) -> Result<()> {
         let mut early: BTreeMap<u64, EncodedChunk> = BTreeMap::new();
         let mut next = 0;
         while let Ok(chunk) = encoded.recv_blocking() {
             let chunk = chunk?;
             early.insert(chunk.sequence, chunk);
-            while let Some(chunk) = early.remove(&next) {
+            while let Some(mut chunk) = early.remove(&next) {
                 self.cancel.check(Stage::Place)?;
-                consume(&chunk)?;
+                consume(&mut chunk)?;
                 next += 1;
             }
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Job;
 use super::counters::{Counters, Timed};
 use super::pipeline::Pass;
+use super::proof::Proof;
 use crate::error::{Error, Kind, Result, Stage};
 use crate::hash::Digest;
 use crate::map::ImageMap;
@@ -46,6 +47,13 @@ pub struct Receipt {
     pub virtual_size: u64,
     /// Whether the source was verified.
     pub source_check: SourceCheck,
+    /// The digest of what the guest reads, in lower-case hexadecimal; see [`crate::hash::GuestDigest`].
+    pub guest_digest: Option<String>,
+    /// Whether pass 1, with the comparison of the source and the digest, was an earlier run's, by its state file.
+    pub resumed: bool,
+    /// How often a compressed cluster was decoded again and compared before it was placed; one that was encoded
+    /// again, for a second read or a second upload, counts again.
+    pub verified_clusters: Option<u64>,
     /// The route taken.
     pub route: Option<RouteTaken>,
     /// Bytes of the image.
@@ -68,8 +76,9 @@ pub struct Receipt {
     pub written_by: Option<&'static str>,
     /// Wall time of the conversion.
     pub wall: Duration,
-    /// Thread time of reading local files, scan, encode and hash, and time that the sink took.
-    pub stage_times: [(&'static str, Duration); 5],
+    /// Thread time of reading local files, scan, encode, decoding again, digest and hash, and time that the sink
+    /// took.
+    pub stage_times: [(&'static str, Duration); 7],
 }
 
 impl Receipt {
@@ -80,6 +89,9 @@ impl Receipt {
             source_len: 0,
             virtual_size: 0,
             source_check: SourceCheck::NotVerified("the run did not come so far".into()),
+            guest_digest: None,
+            resumed: false,
+            verified_clusters: None,
             route: None,
             image_len: 0,
             data_clusters: 0,
@@ -91,7 +103,7 @@ impl Receipt {
             shared_bytes: 0,
             written_by: None,
             wall: Duration::ZERO,
-            stage_times: [("read", Duration::ZERO); 5],
+            stage_times: [("read", Duration::ZERO); 7],
         }
     }
 
@@ -101,6 +113,7 @@ impl Receipt {
         self.virtual_size = super::virtual_size(pass);
         self.clusters = map.clusters();
         self.data_clusters = map.data_clusters();
+        self.guest_digest.clone_from(&pass.guest_digest);
         if map.clusters() != map.cluster_size().clusters_for(pass.len) {
             let what = format!(
                 "{} of {} clusters arrived",
@@ -146,13 +159,16 @@ impl Receipt {
         self.delivered = delivered;
     }
 
-    pub(super) fn finish(&mut self, counters: &Counters, wall: Duration) {
+    pub(super) fn finish(&mut self, counters: &Counters, proof: Proof, wall: Duration) {
         self.wall = wall;
+        self.verified_clusters = proof.verify_encode.then(|| Counters::get(&counters.verified_clusters));
         self.shared_bytes = Counters::get(&counters.shared_bytes);
         self.stage_times = [
             ("read", counters.time(Timed::Read)),
             ("scan", counters.time(Timed::Scan)),
             ("encode", counters.time(Timed::Encode)),
+            ("verify", counters.time(Timed::Verify)),
+            ("digest", counters.time(Timed::Digest)),
             ("hash", counters.time(Timed::Hash)),
             ("sink", counters.time(Timed::Sink)),
         ];

@@ -1,10 +1,11 @@
 //! What an encoder thread does with a chunk: fetch it where that is still to be done, scan it, encode its
-//! data.
+//! data, and prove it: decode it again, and hash what the guest will read.
 //!
 //! That happens in pieces that fit a core's own cache, so that bytes are scanned and encoded while they are
 //! there. Of a chunk that is fetched here, only clusters that stay plain keep their place in the buffer: the
 //! next piece overwrites zeros and what has become smaller.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
@@ -13,11 +14,12 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::counters::{Counters, Timed};
 use crate::buffers::Buffer;
-use crate::encode::Encoder;
-use crate::error::Result;
+use crate::encode::{Encoder, Verifier};
+use crate::error::{Error, Kind, Result, Stage};
 use crate::flow::{Body, Chunk, EncodedChunk, Form, ReadAt, Run};
+use crate::hash::BlockDigests;
 use crate::scan;
-use crate::units::ClusterSize;
+use crate::units::{ClusterSize, SECTOR_BYTES};
 
 /// Bytes fetched and encoded at once, at least one cluster: half of a small second-level cache.
 const PIECE_BYTES: usize = 256 << 10;
@@ -25,12 +27,16 @@ const PIECE_BYTES: usize = 256 << 10;
 /// One encoder thread's tools.
 pub(super) struct Worker {
     pub(super) encoder: Encoder,
+    /// Decodes again what has been encoded, where that is wanted.
+    pub(super) verifier: Option<Verifier>,
     pub(super) cluster_size: ClusterSize,
     pub(super) counters: Arc<Counters>,
     /// Whether this is the survey: what a second read encodes again is no news about the disk.
     pub(super) surveys: bool,
     /// Whether anybody will compare the guest bytes' CRCs.
     pub(super) with_crc: bool,
+    /// Whether the digest of the guest's content is made.
+    pub(super) with_digest: bool,
 }
 
 /// A chunk in work.
@@ -41,10 +47,16 @@ struct Bench {
     room_used: usize,
     plain: u64,
     runs: Vec<Run>,
+    /// Clusters of the piece that were compressed: number within the piece, and their place in the room.
+    compressed: Vec<(usize, Range<usize>)>,
+    verified: u64,
     encoded: EncodedChunk,
+    digests: Option<BlockDigests>,
     read_time: Duration,
     scan_time: Duration,
     encode_time: Duration,
+    verify_time: Duration,
+    digest_time: Duration,
 }
 
 impl Worker {
@@ -53,7 +65,7 @@ impl Worker {
         let guest_bytes = chunk.clusters * self.cluster_size.bytes();
         self.count(&self.counters.guest_bytes, guest_bytes);
         let encoded = EncodedChunk::new(chunk.sequence, chunk.first, chunk.clusters, self.cluster_size);
-        let (bytes, room, unread) = match chunk.body {
+        let (bytes, room, have, unread) = match chunk.body {
             Body::Hole => {
                 self.count(&self.counters.hole_bytes, guest_bytes);
                 return Ok(encoded);
@@ -62,39 +74,44 @@ impl Worker {
                 self.count(&self.counters.zero_bytes, guest_bytes);
                 return Ok(encoded);
             }
-            Body::Data { bytes, room, .. } => (bytes, room, None),
-            Body::Unread { from, len, bytes, room } => (bytes, room, Some((from, len))),
+            Body::Data { bytes, len, room } => (bytes, room, len, None),
+            Body::Unread { from, len, bytes, room } => (bytes, room, len, Some(from)),
         };
+        let begin = self.cluster_size.start_of(chunk.first).0;
         let mut bench = Bench {
             bytes,
             room,
             room_used: 0,
             plain: 0,
             runs: Vec::new(),
+            compressed: Vec::new(),
+            verified: 0,
             encoded,
+            digests: self.with_digest.then(|| BlockDigests::new(begin)),
             read_time: Duration::ZERO,
             scan_time: Duration::ZERO,
             encode_time: Duration::ZERO,
+            verify_time: Duration::ZERO,
+            digest_time: Duration::ZERO,
         };
         let total = guest_bytes as usize;
-        let begin = self.cluster_size.start_of(chunk.first).0;
+        // The disk ends with a sector, the last cluster may go on behind it.
+        let shown = have.next_multiple_of(SECTOR_BYTES as usize).min(total);
         let piece = PIECE_BYTES.max(self.cluster_size.size());
         let mut at = 0;
         for start in (0..total).step_by(piece) {
             let end = total.min(start + piece);
             match &unread {
                 None => at = start,
-                Some((from, len)) => {
-                    bench.fetch(
-                        &**from,
-                        begin + start as u64,
-                        at,
-                        (*len).clamp(start, end) - start,
-                        end - start,
-                    )?;
+                Some(from) => {
+                    let have = have.clamp(start, end) - start;
+                    bench.fetch(&**from, begin + start as u64, at, have, end - start)?;
                 }
             }
-            if self.encode_piece(&mut bench, at, start, end - start) {
+            bench.digest(at, shown.clamp(start, end) - start);
+            let any_stays = self.encode_piece(&mut bench, at, start, end - start);
+            self.verify_piece(&mut bench, at, begin + start as u64)?;
+            if any_stays {
                 at += end - start;
             }
         }
@@ -108,6 +125,7 @@ impl Worker {
         let begin = thread_time();
         let used = &bench.bytes[at..at + len];
         bench.runs.clear();
+        bench.compressed.clear();
         bench.runs.extend(scan::runs(used, self.cluster_size).filter(|run| run.is_data));
         let scanned = thread_time();
         let plain_before = bench.plain;
@@ -118,6 +136,7 @@ impl Worker {
             match self.encoder.compress(cluster, &mut bench.room[bench.room_used..]) {
                 Some(len) => {
                     bench.encoded.push(number, guest_crc, Form::Compressed(len as u32), bench.room_used);
+                    bench.compressed.push((index, bench.room_used..bench.room_used + len));
                     bench.room_used += len;
                 }
                 None => {
@@ -131,8 +150,28 @@ impl Worker {
         bench.plain > plain_before
     }
 
+    /// Decodes what has been encoded of the piece that begins at `bytes[at..]` and at this guest offset.
+    fn verify_piece(&mut self, bench: &mut Bench, at: usize, guest: u64) -> Result<()> {
+        let Some(verifier) = &mut self.verifier else { return Ok(()) };
+        let cs = self.cluster_size.size();
+        let begin = thread_time();
+        for (index, range) in &bench.compressed {
+            let cluster = &bench.bytes[at + index * cs..][..cs];
+            verifier.check(cluster, &bench.room[range.clone()]).map_err(|why| {
+                not_the_same(guest + (index * cs) as u64, self.cluster_size, verifier, &why)
+            })?;
+        }
+        bench.verified += bench.compressed.len() as u64;
+        bench.verify_time += thread_time().saturating_sub(begin);
+        Ok(())
+    }
+
     fn finish(&self, bench: Bench, guest_bytes: u64) -> EncodedChunk {
-        let Bench { bytes, room, room_used, plain, mut encoded, .. } = bench;
+        let Bench { bytes, room, room_used, plain, mut encoded, digests, .. } = bench;
+        encoded.digests = digests;
+        self.counters.spent(Timed::Verify, bench.verify_time);
+        self.counters.spent(Timed::Digest, bench.digest_time);
+        Counters::add(&self.counters.verified_clusters, bench.verified);
         self.counters.spent(Timed::Read, bench.read_time);
         self.counters.spent(Timed::Scan, bench.scan_time);
         self.counters.spent(Timed::Encode, bench.encode_time);
@@ -161,10 +200,95 @@ impl Bench {
         self.read_time += begin.elapsed();
         Ok(())
     }
+
+    /// Takes the next `len` bytes of the disk, which are `bytes[at..]`, into the digest.
+    fn digest(&mut self, at: usize, len: usize) {
+        let Some(digests) = &mut self.digests else { return };
+        let begin = thread_time();
+        digests.add(&self.bytes[at..at + len], scan::zero::is_zero);
+        self.digest_time += thread_time().saturating_sub(begin);
+    }
+}
+
+fn not_the_same(guest: u64, cs: ClusterSize, verifier: &Verifier, why: &str) -> Error {
+    let what = format!(
+        "cluster {} at guest offset {guest}, encoded and decoded again by {}, is not what it was: {why}",
+        guest >> cs.bits(),
+        verifier.library()
+    );
+    Error::new(Stage::Encode, Kind::Other, what).advise(
+        "test this machine's memory, run it again, and report it if it happens again with another --level",
+    )
 }
 
 /// What this thread has had of a processor so far; a thread that has to wait for one does not count that.
 fn thread_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::buffers::Pool;
+    use crate::encode::Compression;
+    use crate::flow::CHUNK_BYTES;
+    use crate::units::ClusterIndex;
+
+    const CS: ClusterSize = ClusterSize::DEFAULT;
+
+    fn worker(compression: Compression, encoder: Encoder) -> Worker {
+        Worker {
+            encoder,
+            verifier: Verifier::new(compression, CS),
+            cluster_size: CS,
+            counters: Arc::default(),
+            surveys: true,
+            with_crc: true,
+            with_digest: true,
+        }
+    }
+
+    /// Four clusters from cluster 40 on: zeros, text, noise, text.
+    fn chunk() -> Chunk {
+        let pool = Pool::new(2, CHUNK_BYTES);
+        let (mut bytes, room) = (pool.take().unwrap(), pool.take().unwrap());
+        let len = 4 * CS.size();
+        let mut state = 1u64;
+        for (at, byte) in bytes[..len].iter_mut().enumerate() {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            *byte = match at / CS.size() {
+                0 => 0,
+                2 => (state >> 56) as u8,
+                _ => b"lorem ipsum "[at % 12],
+            };
+        }
+        Chunk { sequence: 0, first: ClusterIndex(40), clusters: 4, body: Body::Data { bytes, len, room } }
+    }
+
+    #[test]
+    fn a_faulty_encoder_is_noticed_before_anything_is_placed() {
+        for compression in [Compression::Deflate(1), Compression::DeflateSmallWindow(3), Compression::Zstd(2)]
+        {
+            let faulty = Encoder::with_fault(compression, CS, |stored| stored[stored.len() / 2] ^= 16);
+            let mut worker = worker(compression, faulty);
+            let error = worker.encode(chunk()).unwrap_err();
+            assert_eq!((error.stage(), error.kind()), (Stage::Encode, Kind::Other));
+            let text = error.to_string();
+            assert!(text.contains("cluster 41 at guest offset 2686976"), "{text}");
+            assert!(text.contains("memory") && text.contains("--level"), "{text}");
+            worker.verifier = None;
+            assert_eq!(worker.encode(chunk()).unwrap().data_clusters(), 3, "nobody looked");
+        }
+    }
+
+    #[test]
+    fn what_is_right_is_counted() {
+        let mut worker = worker(Compression::Deflate(1), Encoder::new(Compression::Deflate(1), CS));
+        let encoded = worker.encode(chunk()).unwrap();
+        assert_eq!(encoded.data_clusters(), 3);
+        assert_eq!(Counters::get(&worker.counters.verified_clusters), 2, "noise is stored plain");
+        assert!(worker.counters.time(Timed::Verify) > Duration::ZERO);
+        assert!(worker.counters.time(Timed::Digest) > Duration::ZERO);
+    }
 }

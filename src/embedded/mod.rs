@@ -166,6 +166,12 @@ impl EmbeddedGlance {
         self.shared.token.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Gives the token that is good at the moment, also after this server has gone out of reach.
+    pub fn token_reader(&self) -> impl Fn() -> String + Send + Sync + 'static {
+        let shared = Arc::clone(&self.shared);
+        move || shared.token.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Lets the token expire: from the next request on only the new one, returned here, is good.
     pub fn renew_token(&self) -> String {
         let token = new_token();

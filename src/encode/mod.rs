@@ -4,13 +4,17 @@
 //! For one build of a codec the output is a pure function of cluster and settings: a context is
 //! reused, but no cluster's result depends on the one before.
 
+mod build;
 mod codec;
 #[cfg(feature = "isal-sys")]
 mod isal;
 mod level;
 mod probe;
+mod verify;
 
+pub use build::build;
 pub use level::{Family, Level};
+pub use verify::Verifier;
 
 use crate::qcow2::CompressionType;
 use crate::units::ClusterSize;
@@ -53,6 +57,18 @@ impl Compression {
         }
     }
 
+    /// The library that encodes; `None` where nothing is compressed.
+    pub fn library(self) -> Option<&'static str> {
+        match self {
+            Self::None => None,
+            Self::Deflate(_) => Some("libdeflate"),
+            Self::DeflateSmallWindow(_) => Some("zlib-rs"),
+            #[cfg(feature = "isal-sys")]
+            Self::DeflateIsal | Self::DeflateIsalSmallWindow => Some("ISA-L"),
+            Self::Zstd(_) => Some("zstd"),
+        }
+    }
+
     /// The codec's own number for the level, where it is chosen by one.
     pub fn level(self) -> Option<i32> {
         match self {
@@ -66,12 +82,30 @@ impl Compression {
 pub struct Encoder {
     cluster_size: ClusterSize,
     codec: Option<Codec>,
+    /// Spoils what has been encoded, as a codec with a fault would.
+    #[cfg(test)]
+    spoil: Option<fn(&mut [u8])>,
 }
 
 impl Encoder {
     /// Makes the codec's context.
     pub fn new(compression: Compression, cluster_size: ClusterSize) -> Self {
-        Self { cluster_size, codec: Codec::new(compression) }
+        Self {
+            cluster_size,
+            codec: Codec::new(compression),
+            #[cfg(test)]
+            spoil: None,
+        }
+    }
+
+    /// An encoder with a fault.
+    #[cfg(test)]
+    pub(crate) fn with_fault(
+        compression: Compression,
+        cluster_size: ClusterSize,
+        spoil: fn(&mut [u8]),
+    ) -> Self {
+        Self { spoil: Some(spoil), ..Self::new(compression, cluster_size) }
     }
 
     /// CRC-32 of a cluster's guest bytes.
@@ -85,6 +119,10 @@ impl Encoder {
     pub fn compress(&mut self, cluster: &[u8], room: &mut [u8]) -> Option<usize> {
         let limit = self.cluster_size.size() - 1;
         let len = self.codec.as_mut()?.compress(cluster, &mut room[..limit])?;
+        #[cfg(test)]
+        if let Some(spoil) = self.spoil {
+            spoil(&mut room[..len]);
+        }
         (len > 0).then_some(len)
     }
 }

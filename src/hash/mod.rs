@@ -5,8 +5,10 @@ use std::fmt::Write as _;
 
 use sha2::Digest as _;
 
+mod guest;
 mod sha512;
 
+pub use guest::{BLOCK_BYTES, BlockDigests, GuestDigest};
 use sha512::Sha512;
 
 /// A hash that Glance is known to keep.

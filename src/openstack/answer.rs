@@ -15,6 +15,8 @@ pub(super) const MOST_ERROR_BYTES: usize = 16 << 10;
 pub(super) const MOST_JSON_BYTES: usize = 4 << 20;
 /// How much of a service's text goes into a message, in characters.
 const MOST_MESSAGE_CHARS: usize = 400;
+/// So many bytes of a secret's beginning are nobody's business.
+const LEAST_TELLING_BYTES: usize = 6;
 
 /// An answer whose body was read as far as it was wanted.
 pub(super) struct Answer {
@@ -31,8 +33,8 @@ pub(super) struct Answer {
 
 impl Answer {
     /// The answer as an error, of which `what` says what was attempted.
-    pub(super) fn error(&self, stage: Stage, what: &str, secret: &str) -> Error {
-        let text = redact(&message(&self.body), secret);
+    pub(super) fn error(&self, stage: Stage, what: &str, secrets: &[&str]) -> Error {
+        let text = message(&self.body, secrets);
         refusal(stage, self.status, &text, what)
     }
 
@@ -46,9 +48,16 @@ impl Answer {
     }
 }
 
-/// Takes a secret out of a text that somebody else wrote.
-pub(super) fn redact(text: &str, secret: &str) -> String {
-    if secret.is_empty() { text.to_owned() } else { text.replace(secret, "***") }
+/// Takes a secret out of a text that somebody else wrote, and its beginning at a place where the text was cut.
+fn redact(text: &str, secret: &str) -> String {
+    if secret.is_empty() {
+        return text.to_owned();
+    }
+    let text = text.replace(secret, "***");
+    let cut = (LEAST_TELLING_BYTES..secret.len())
+        .rev()
+        .find_map(|len| text.strip_suffix(secret.get(..len)?).map(|rest| format!("{rest}***")));
+    cut.unwrap_or(text)
 }
 
 /// The kind of a failure that the image at hand is the reason for.
@@ -95,8 +104,11 @@ fn refusal(stage: Stage, status: StatusCode, text: &str, what: &str) -> Error {
 
 /// The sentence inside an error's body, on one line, without markup: Glance answers
 /// `<html>…<h1>403 Forbidden</h1>TEXT<br/>…`, Keystone `{"error": {"message": TEXT}}`.
-pub(super) fn message(body: &[u8]) -> String {
+///
+/// The secrets are taken out before anything is cut: half a token is one half too much.
+pub(super) fn message(body: &[u8], secrets: &[&str]) -> String {
     let text = String::from_utf8_lossy(body);
+    let text = secrets.iter().fold(text.into_owned(), |text, secret| redact(&text, secret));
     let text = text.trim();
     let found = if text.starts_with('{') {
         serde_json::from_str::<Value>(text)
@@ -108,6 +120,8 @@ pub(super) fn message(body: &[u8]) -> String {
     } else {
         text.to_owned()
     };
+    // Once more, for what stood in there as `\u0041` or `&#x41;`.
+    let found = secrets.iter().fold(found, |text, secret| redact(&text, secret));
     one_line(&found)
 }
 
@@ -157,14 +171,21 @@ fn unescape(text: &str) -> String {
     .fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
 }
 
-/// Collapses white space, drops control characters (a terminal would obey them) and bounds the length.
+/// Collapses white space, drops characters that a terminal would obey (control characters, and those that turn the
+/// writing around: Unicode, UAX 9) and bounds the length.
 pub(super) fn one_line(text: &str) -> String {
     let words: Vec<&str> = text.split_whitespace().collect();
-    let line: String = words.join(" ").chars().filter(|c| !c.is_control()).collect();
+    let line: String = words.join(" ").chars().filter(|&c| !commands(c)).collect();
     match line.char_indices().nth(MOST_MESSAGE_CHARS) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line,
     }
+}
+
+fn commands(c: char) -> bool {
+    let turns =
+        matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    turns || c.is_control()
 }
 
 #[cfg(test)]
@@ -175,17 +196,21 @@ mod tests {
     fn only_the_sentence_of_an_error_page_is_shown() {
         let page = b"<html>\n <head>\n  <title>403 Forbidden</title>\n </head>\n <body>\n  <h1>403 Forbidden</h1>\n  \
             Attribute &#x27;os_glance_x&#x27; is reserved.<br /><br />\n\n\n </body>\n</html>";
-        assert_eq!(message(page), "Attribute 'os_glance_x' is reserved.");
+        assert_eq!(message(page, &[]), "Attribute 'os_glance_x' is reserved.");
         assert_eq!(
-            message(br#"{"error": {"code": 401, "message": "The request\nyou have made"}}"#),
+            message(br#"{"error": {"code": 401, "message": "The request\nyou have made"}}"#, &[]),
             "The request you have made"
         );
-        assert_eq!(message(b"<html><head><title>502 Bad Gateway</title></head></html>"), "502 Bad Gateway");
-        assert_eq!(message(b"  plain\r\n\x1b[31mtext "), "plain [31mtext");
-        assert_eq!(message(b""), "");
-        assert_eq!(message(b"<"), "");
-        assert_eq!(message(b"\xff\xfe{"), "\u{fffd}\u{fffd}{");
-        assert!(message("ö".repeat(5000).as_bytes()).chars().count() <= MOST_MESSAGE_CHARS + 1);
+        assert_eq!(
+            message(b"<html><head><title>502 Bad Gateway</title></head></html>", &[]),
+            "502 Bad Gateway"
+        );
+        assert_eq!(message(b"  plain\r\n\x1b[31mtext ", &[]), "plain [31mtext");
+        assert_eq!(message("a\u{202e}b\u{2066}".as_bytes(), &[]), "ab");
+        assert_eq!(message(b"", &[]), "");
+        assert_eq!(message(b"<", &[]), "");
+        assert_eq!(message(b"\xff\xfe{", &[]), "\u{fffd}\u{fffd}{");
+        assert!(message("ö".repeat(5000).as_bytes(), &[]).chars().count() <= MOST_MESSAGE_CHARS + 1);
     }
 
     #[test]
@@ -208,7 +233,28 @@ mod tests {
             retry_after: None,
             subject_token: None,
         };
-        let text = answer.error(Stage::Sink, "create", "gAAAAsecret").to_string();
+        let text = answer.error(Stage::Sink, "create", &["gAAAAsecret"]).to_string();
         assert!(text.contains("token *** is bad") && !text.contains("gAAAAsecret"), "{text}");
+    }
+
+    /// Wherever it stands: across the end of the message, of what was read, or in another spelling.
+    #[test]
+    fn not_even_a_part_of_a_secret_is_repeated() {
+        const SECRET: &str = "gAAAAABsecret-Of_Somebody";
+        for before in 0..450 {
+            for body in [
+                format!("{}{SECRET} x", "a".repeat(before)),
+                format!("<html><h1>403</h1>{}{SECRET}</html>", "a ".repeat(before / 2)),
+                format!("{{\"message\": \"{}{SECRET}\"}}", "a".repeat(before)),
+                format!("{{\"message\": \"{}\\u0067{}\"}}", "a".repeat(before), &SECRET[1..]),
+            ] {
+                let text = message(body.as_bytes(), &["other", SECRET]);
+                assert!(!text.contains(&SECRET[..LEAST_TELLING_BYTES]), "{before}: {text}");
+            }
+        }
+        for end in LEAST_TELLING_BYTES..SECRET.len() {
+            let text = message(format!("cut {}", &SECRET[..end]).as_bytes(), &[SECRET]);
+            assert_eq!(text, "cut ***");
+        }
     }
 }

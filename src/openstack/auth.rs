@@ -12,9 +12,10 @@ use serde_json::Value;
 
 use super::answer::{self, Answer};
 use super::config::Chosen;
-use super::http::{self, JSON_WAIT, Retry, Reuse, Tls};
+use super::http::{self, JSON_WAIT, Reuse, Tls};
 use super::keystone::{self, Endpoint, Granted};
 use crate::error::{Error, Kind, Result, Stage};
+use crate::retry::{Attempts, Retry};
 
 const NOT_KEYSTONE: &str = "check `auth_url`: it must be Keystone's, and version 3";
 
@@ -47,11 +48,11 @@ impl Login {
     }
 
     /// Logs in afresh.
-    pub(super) async fn run(&self, tls: &Tls, retry: &Retry, stage: Stage) -> Result<Session> {
+    pub(super) async fn run(&self, tls: &Tls, retry: Retry, stage: Stage) -> Result<Session> {
         let (url, body) = self.request(stage)?;
         let client = tls.client(&url, Reuse::No, stage)?;
         let what = format!("log in to `{}`", self.label);
-        let mut failures = 0;
+        let mut attempts = Attempts::new(retry);
         loop {
             let request = client.post(url.clone()).json(&body);
             let (error, asked) = match http::once(request, JSON_WAIT, false, stage, &what).await {
@@ -59,11 +60,11 @@ impl Login {
                 Ok(answer) => (self.explain(&answer, &what, stage), answer.retry_after),
                 Err(error) => (error, None),
             };
-            failures += 1;
-            if failures >= retry.tries || !error.is_retryable() {
+            if !error.is_retryable() {
                 return Err(error);
             }
-            tokio::time::sleep(retry.pause(failures, asked)).await;
+            let Some(pause) = attempts.after_failure(asked) else { return Err(error) };
+            tokio::time::sleep(pause).await;
         }
     }
 
@@ -112,10 +113,7 @@ impl Login {
 
     /// Keystone's refusal, with every secret of the configuration taken out of its text.
     fn explain(&self, answer: &Answer, what: &str, stage: Stage) -> Error {
-        let mut text = answer::message(&answer.body);
-        for secret in self.config.get_sensitive_values() {
-            text = answer::redact(&text, secret);
-        }
+        let text = answer::message(&answer.body, &self.config.get_sensitive_values());
         let status = answer.status;
         if answer::may_pass(status) {
             let what = format!("{what}: Keystone answers {}: {text}", status.as_u16());

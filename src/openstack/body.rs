@@ -9,9 +9,6 @@ use reqwest::Response;
 use super::http::broken;
 use crate::error::{Error, Kind, Result, Stage};
 
-/// How long a stream may be silent, unless said otherwise.
-const IDLE: Duration = Duration::from_secs(60);
-
 /// The body of a download, held to the length that was announced or asked for. Dropping it closes
 /// the connection.
 #[derive(Debug)]
@@ -19,28 +16,26 @@ pub struct Body {
     response: Option<Response>,
     expected: Option<u64>,
     received: u64,
-    idle: Option<Duration>,
+    idle: Duration,
     stage: Stage,
     what: String,
 }
 
 impl Body {
-    pub(super) fn new(response: Response, expected: Option<u64>, stage: Stage, what: &str) -> Self {
-        Self {
-            response: Some(response),
-            expected,
-            received: 0,
-            idle: Some(IDLE),
-            stage,
-            what: what.to_owned(),
-        }
+    /// `idle` is how long the stream may be silent.
+    pub(super) fn new(
+        response: Response,
+        expected: Option<u64>,
+        idle: Duration,
+        stage: Stage,
+        what: &str,
+    ) -> Self {
+        Self { response: Some(response), expected, received: 0, idle, stage, what: what.to_owned() }
     }
 
-    /// The same with its connection closed: nothing more comes.
-    #[must_use]
-    pub fn closed(mut self) -> Self {
+    /// Closes the connection: nothing more comes.
+    pub fn close(&mut self) {
         self.response = None;
-        self
     }
 
     /// The number of bytes that will come, if the service said it.
@@ -53,13 +48,6 @@ impl Body {
         self.received
     }
 
-    /// How long to wait for the next byte: 60 s by default, `None` for ever.
-    #[must_use]
-    pub fn with_idle_timeout(mut self, idle: Option<Duration>) -> Self {
-        self.idle = idle;
-        self
-    }
-
     /// The next frame, of any size; `None` after the last byte.
     ///
     /// # Errors
@@ -67,15 +55,9 @@ impl Body {
     /// more bytes came than were announced (then the server does not do what it says).
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
         let Some(response) = &mut self.response else { return Ok(None) };
-        let chunk = match self.idle {
-            None => response.chunk().await,
-            Some(idle) => match tokio::time::timeout(idle, response.chunk()).await {
-                Ok(chunk) => chunk,
-                Err(_) => {
-                    self.response = None;
-                    return Err(self.fault(format!("no byte came for {} s", idle.as_secs())).retry());
-                }
-            },
+        let Ok(chunk) = tokio::time::timeout(self.idle, response.chunk()).await else {
+            self.response = None;
+            return Err(self.fault(format!("no byte came for {} s", self.idle.as_secs_f64())).retry());
         };
         match chunk {
             Ok(Some(bytes)) => self.take(bytes).map(Some),

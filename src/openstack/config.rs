@@ -13,6 +13,7 @@ use secrecy::SecretString;
 
 use super::answer::one_line;
 use crate::error::{Error, Kind, Result, Stage};
+use crate::retry::Retry;
 
 /// What the user said about the cloud; everything unsaid comes from the environment and `clouds.yaml`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,6 +28,8 @@ pub struct CloudOptions {
     pub cacert: Option<PathBuf>,
     /// Take any certificate, of Keystone and Glance.
     pub insecure: bool,
+    /// How often and for how long something that broke is tried again.
+    pub retry: Retry,
 }
 
 /// Whom to trust on TLS connections.

@@ -14,6 +14,7 @@ use super::http::JSON_WAIT;
 use super::record::Image;
 use super::{Cloud, answer::Answer};
 use crate::error::{Error, Kind, Result};
+use crate::retry::Attempts;
 
 /// Glance's media type for changes (API v2, RFC 6902 pointers).
 const PATCH_TYPE: &str = "application/openstack-images-v2.1-json-patch";
@@ -81,7 +82,8 @@ impl Cloud {
     /// Makes the record of an image. If this fails after the record was made, it is deleted again.
     ///
     /// # Errors
-    /// What Glance refused: a policy, a quota, a visibility, an ID in use.
+    /// What Glance refused: a policy, a quota, a visibility, an ID in use. Where it is retryable nobody knows whether
+    /// there is a record now.
     pub async fn create(&self, new: &NewImage) -> Result<Created> {
         let what = format!("create image `{}` in `{}`", one_line(&new.name), self.label());
         let none = BTreeMap::new();
@@ -135,11 +137,11 @@ impl Cloud {
     ) -> Result<Posted> {
         let url = self.url(["images"]);
         let body = new.json(properties).to_string();
-        let retry = self.shared.retry;
-        let mut failures = 0;
+        let mut attempts = Attempts::new(self.retry);
         loop {
+            let mut once = Attempts::new(self.retry.once());
             let tried = self
-                .ask_with(what, JSON_WAIT, 1, false, |client| {
+                .ask_with(what, JSON_WAIT, &mut once, false, |client| {
                     client.post(url.clone()).header("Content-Type", "application/json").body(body.clone())
                 })
                 .await;
@@ -149,19 +151,28 @@ impl Cloud {
                 }
                 Ok(answer) if answer.status == 403 => return Ok(Posted::Forbidden(answer)),
                 // After a lost answer an ID in use is most likely our own record.
-                Ok(answer) if answer.status == 409 && failures > 0 => self.refuse(&answer, what),
+                Ok(answer) if answer.status == 409 && attempts.failures() > 0 => self.refuse(&answer, what),
                 Ok(answer) => return Err(self.refuse(&answer, what)),
                 Err(error) if error.is_retryable() => error,
                 Err(error) => return Err(error),
             };
-            failures += 1;
-            if failures >= retry.tries {
-                return Err(error.advise(format!("see whether image {} exists, and delete it", new.id)));
-            }
-            tokio::time::sleep(retry.pause(failures, None)).await;
+            let Some(pause) = attempts.after_failure(once.asked()) else {
+                return self.made_after_all(new, what, error).await;
+            };
+            tokio::time::sleep(pause).await;
             if let Ok(Some(image)) = self.peek(&new.id, what).await {
                 return Ok(Posted::Made(Box::new(image)));
             }
+        }
+    }
+
+    /// After the last try: a record that was made although no answer said so is taken, and where that cannot be
+    /// found out the error says so and stays retryable.
+    async fn made_after_all(&self, new: &NewImage, what: &str, error: Error) -> Result<Posted> {
+        match self.peek(&new.id, what).await {
+            Ok(Some(image)) => Ok(Posted::Made(Box::new(image))),
+            Ok(None) => Err(error.settled()),
+            Err(_) => Err(error.advise(format!("see whether image {} exists, and delete it", new.id))),
         }
     }
 

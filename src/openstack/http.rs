@@ -22,39 +22,12 @@ use secrecy::{ExposeSecret, SecretString};
 use super::answer::{self, Answer};
 use super::{Cloud, TlsOptions};
 use crate::error::{Error, Kind, Result, Stage};
+use crate::retry::{Attempts, Retry};
 
 /// How long a connection may take to come about.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a JSON answer may take to begin, and to go on.
 pub(super) const JSON_WAIT: Duration = Duration::from_secs(60);
-
-/// How often and with which pauses a request is repeated.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Retry {
-    /// Tries in total.
-    pub(super) tries: u32,
-    /// The first pause; each further one is twice as long.
-    pub(super) first: Duration,
-    /// The longest pause, whatever the service asks for.
-    pub(super) longest: Duration,
-}
-
-impl Default for Retry {
-    /// Five tries within about a minute at most, if the service asks for long pauses; else 15 s.
-    fn default() -> Self {
-        Self { tries: 5, first: Duration::from_secs(1), longest: Duration::from_secs(15) }
-    }
-}
-
-impl Retry {
-    /// The pause after failure number `failures` (from 1), with 25 % of jitter so that the streams
-    /// of one run do not come back at the same instant.
-    pub(super) fn pause(&self, failures: u32, asked: Option<Duration>) -> Duration {
-        let grown = self.first.saturating_mul(1 << (failures.saturating_sub(1)).min(16));
-        let pause = asked.map_or(grown, |asked| asked.max(self.first)).min(self.longest);
-        pause.mul_f64(rand::random_range(0.75..1.25))
-    }
-}
 
 /// Whether connections are used again. uWSGI closes each one after its answer without saying so; whoever
 /// is quick sends the next request into the closing one. A GET is then simply repeated by hyper, but a
@@ -70,7 +43,7 @@ pub(super) enum Reuse {
 pub(super) struct Tls {
     /// The certificates of a CA file; trusted beside the system's.
     authorities: Option<Vec<Certificate>>,
-    insecure: bool,
+    pub(super) insecure: bool,
 }
 
 impl Tls {
@@ -160,6 +133,11 @@ impl Cloud {
         Ok(client)
     }
 
+    /// How often and for how long something that broke is tried again.
+    pub fn retry(&self) -> Retry {
+        self.retry
+    }
+
     /// How often the service has answered that it has too much to do (429, 503).
     pub fn refusals(&self) -> u64 {
         self.shared.refusals.load(Ordering::Relaxed)
@@ -175,14 +153,19 @@ impl Cloud {
         Ok(header)
     }
 
-    /// An answer as an error, with our token taken out of the service's text.
+    /// An answer as an error, with our tokens taken out of the service's text: also with earlier ones, for
+    /// another request may have renewed the token since this one was sent.
     pub(super) fn refuse(&self, answer: &Answer, what: &str) -> Error {
-        answer.error(self.stage, what, self.token().secret.expose_secret())
+        let (token, earlier) = (self.token(), self.shared.earlier.lock());
+        let earlier = earlier.unwrap_or_else(PoisonError::into_inner);
+        let secrets: Vec<&str> =
+            earlier.iter().chain([&token]).map(|token| token.secret.expose_secret()).collect();
+        answer.error(self.stage, what, &secrets)
     }
 
     /// Asks until there is an answer that another try would not better, and reads it whole (JSON).
     pub(super) async fn ask(&self, what: &str, build: impl Fn(&Client) -> RequestBuilder) -> Result<Answer> {
-        self.ask_with(what, JSON_WAIT, self.shared.retry.tries, false, build).await
+        self.ask_with(what, JSON_WAIT, &mut Attempts::new(self.retry), false, build).await
     }
 
     /// The same with a patience of its own; `stream` leaves the body of a success alone.
@@ -193,13 +176,12 @@ impl Cloud {
         &self,
         what: &str,
         wait: Duration,
-        tries: u32,
+        attempts: &mut Attempts,
         stream: bool,
         build: impl Fn(&Client) -> RequestBuilder,
     ) -> Result<Answer> {
         let client = self.client(if stream { Reuse::Yes } else { Reuse::No })?;
         let mut renewed = self.shared.login.is_none();
-        let mut failures = 0;
         loop {
             let token = self.token();
             let request = build(&client).header("X-Auth-Token", self.token_header(&token)?);
@@ -218,12 +200,11 @@ impl Cloud {
                 Ok(answer) => return Ok(answer),
                 Err(error) => (error, None),
             };
-            failures += 1;
-            if failures >= tries || !error.is_retryable() {
+            if !error.is_retryable() {
                 return Err(error);
             }
-            let pause = self.shared.retry.pause(failures, asked);
-            tracing::debug!(%error, ?pause, "will be tried again");
+            let Some(pause) = attempts.after_failure(asked) else { return Err(error) };
+            tracing::info!("{error}; trying again in {:.1} s", pause.as_secs_f64());
             tokio::time::sleep(pause).await;
         }
     }
@@ -349,19 +330,6 @@ pub(super) fn broken(stage: Stage, what: &str, error: reqwest::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn pauses_grow_obey_the_service_and_stay_bounded() {
-        let retry = Retry::default();
-        let between = |pause: Duration, low: f64, high: f64| (low..=high).contains(&pause.as_secs_f64());
-        assert!(between(retry.pause(1, None), 0.75, 1.25));
-        assert!(between(retry.pause(3, None), 3.0, 5.0));
-        assert!(between(retry.pause(60, None), 11.25, 18.75));
-        assert!(between(retry.pause(1, Some(Duration::from_secs(8))), 6.0, 10.0));
-        assert!(between(retry.pause(1, Some(Duration::from_secs(86400))), 11.25, 18.75));
-        let most: f64 = (1..retry.tries).map(|_| retry.longest.as_secs_f64() * 1.25).sum();
-        assert!(most <= 75.0);
-    }
 
     #[test]
     fn loopback_needs_no_proxy() {

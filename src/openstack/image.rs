@@ -9,6 +9,7 @@ use super::answer::{kind_of, one_line};
 use super::record::Image;
 use super::{Cloud, answer::Answer};
 use crate::error::{Error, Result};
+use crate::retry::Attempts;
 
 /// Images asked for in one page; small, since one image may carry many KiB of properties.
 const PAGE: &str = "50";
@@ -83,22 +84,24 @@ impl Cloud {
     pub async fn delete(&self, id: &str) -> Result<()> {
         let what = format!("delete image `{}` in `{}`", one_line(id), self.label());
         let url = self.url(["images", id]);
-        let retry = self.shared.retry;
-        let mut failures = 0;
+        let mut conflicts = Attempts::new(self.retry);
         loop {
             let answer = self
-                .ask_with(&what, DELETE_WAIT, retry.tries, false, |client| client.delete(url.clone()))
+                .ask_with(&what, DELETE_WAIT, &mut Attempts::new(self.retry), false, |client| {
+                    client.delete(url.clone())
+                })
                 .await?;
             match answer.status.as_u16() {
-                200..300 | 404 | 410 => return Ok(()),
+                200..300 => return Ok(()),
                 // Two deletions that meet (one of ours may have lost its answer) end in a 400 although the
-                // image is gone.
+                // image is gone. A 404 is believed where there is nothing to be seen either.
                 _ if self.is_gone(id, &what).await => return Ok(()),
-                409 if failures + 1 < retry.tries => {}
+                409 => match conflicts.after_failure(answer.retry_after) {
+                    Some(pause) => tokio::time::sleep(pause).await,
+                    None => return Err(self.refuse(&answer, &what)),
+                },
                 _ => return Err(self.refuse(&answer, &what)),
             }
-            failures += 1;
-            tokio::time::sleep(retry.pause(failures, answer.retry_after)).await;
         }
     }
 

@@ -21,6 +21,7 @@ mod keystone;
 mod record;
 mod transfer;
 
+use std::collections::VecDeque;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -29,12 +30,16 @@ use reqwest::Url;
 use secrecy::SecretString;
 
 use crate::error::{Error, Kind, Result, Stage};
+use crate::retry::Retry;
 
 pub use body::Body;
 pub use config::{CloudOptions, TlsOptions};
 pub use create::{Created, NewImage};
 pub use record::{Image, copyable_properties, why_not_convertible};
 pub use transfer::{Download, Settled, Upload};
+
+/// Replaced tokens that are remembered, to be taken out of messages.
+const EARLIER_TOKENS: usize = 8;
 
 /// A project in a cloud whose Glance can be asked: endpoint, token, and the way to a new token.
 ///
@@ -44,6 +49,7 @@ pub struct Cloud {
     shared: Arc<Shared>,
     /// Who is named in errors.
     stage: Stage,
+    retry: Retry,
 }
 
 /// What all clones have in common.
@@ -56,11 +62,12 @@ struct Shared {
     /// How to get a new token; `None` where only a token was given.
     login: Option<auth::Login>,
     token: RwLock<Arc<Token>>,
+    /// Tokens that were replaced, the last few: a service may still repeat one of them.
+    earlier: Mutex<VecDeque<Arc<Token>>>,
     /// One login at a time: whoever waits here takes the token that the holder fetched.
     renewing: tokio::sync::Mutex<()>,
     /// hyper's connections live and die with their runtime, so each runtime has a client of its own.
     clients: Mutex<Vec<(tokio::runtime::Id, http::Reuse, reqwest::Client)>>,
-    retry: http::Retry,
     /// Answers that said «too much to do», 429 and 503.
     refusals: AtomicU64,
 }
@@ -105,10 +112,10 @@ impl Cloud {
         stage: Stage,
     ) -> Result<Self> {
         let chosen = config::choose(options, &config::Env::with(var), stage)?;
-        Self::connect_chosen(chosen, stage, http::Retry::default()).await
+        Self::connect_chosen(chosen, stage, options.retry).await
     }
 
-    async fn connect_chosen(chosen: config::Chosen, stage: Stage, retry: http::Retry) -> Result<Self> {
+    async fn connect_chosen(chosen: config::Chosen, stage: Stage, retry: Retry) -> Result<Self> {
         let tls = http::Tls::load(&chosen.tls, stage)?;
         if let (Some(token), Some(endpoint)) = (&chosen.bare_token, &chosen.image_endpoint) {
             let endpoint = auth::endpoint_root(endpoint, stage)?;
@@ -124,7 +131,7 @@ impl Cloud {
             ));
         }
         let login = auth::Login::new(chosen);
-        let session = login.run(&tls, &retry, stage).await?;
+        let session = login.run(&tls, retry, stage).await?;
         let token = Token::new(session.token, 0, session.life);
         let label = login.label().to_owned();
         Ok(Self::assemble(session.endpoint, label, session.project, tls, Some(login), token, stage, retry))
@@ -144,16 +151,7 @@ impl Cloud {
         let endpoint = auth::endpoint_root(image_endpoint, stage)?;
         let label = endpoint.host_str().unwrap_or("this cloud").to_owned();
         let tls = http::Tls::load(tls, stage)?;
-        Ok(Self::assemble(
-            endpoint,
-            label,
-            None,
-            tls,
-            None,
-            Token::bare(token),
-            stage,
-            http::Retry::default(),
-        ))
+        Ok(Self::assemble(endpoint, label, None, tls, None, Token::bare(token), stage, Retry::default()))
     }
 
     #[expect(clippy::too_many_arguments, reason = "the one place where all parts meet")]
@@ -165,7 +163,7 @@ impl Cloud {
         login: Option<auth::Login>,
         token: Token,
         stage: Stage,
-        retry: http::Retry,
+        retry: Retry,
     ) -> Self {
         let token = RwLock::new(Arc::new(token));
         let renewing = tokio::sync::Mutex::new(());
@@ -178,19 +176,26 @@ impl Cloud {
                 tls,
                 login,
                 token,
+                earlier: Mutex::default(),
                 renewing,
                 clients,
-                retry,
                 refusals: AtomicU64::new(0),
             }),
             stage,
+            retry,
         }
     }
 
     /// The same cloud whose errors name another stage.
     #[must_use]
     pub fn for_stage(&self, stage: Stage) -> Self {
-        Self { shared: Arc::clone(&self.shared), stage }
+        Self { shared: Arc::clone(&self.shared), stage, retry: self.retry }
+    }
+
+    /// The same cloud with other bounds for what is tried again.
+    #[must_use]
+    pub fn with_retry(&self, retry: Retry) -> Self {
+        Self { shared: Arc::clone(&self.shared), stage: self.stage, retry }
     }
 
     /// The project whose images these are; `None` where only a token was given.
@@ -201,6 +206,11 @@ impl Cloud {
     /// The address of Glance without a version, for messages and for telling two clouds apart.
     pub fn image_endpoint(&self) -> &str {
         self.shared.endpoint.as_str()
+    }
+
+    /// Whether any certificate is taken for this cloud's.
+    pub fn is_insecure(&self) -> bool {
+        self.shared.tls.insecure
     }
 
     /// What messages call this cloud: its name in `clouds.yaml`, or the host of its endpoint.
@@ -230,9 +240,15 @@ impl Cloud {
         if self.token().generation != generation {
             return Ok(());
         }
-        let session = login.run(&self.shared.tls, &self.shared.retry, self.stage).await?;
+        let session = login.run(&self.shared.tls, self.retry, self.stage).await?;
         let token = Arc::new(Token::new(session.token, generation + 1, session.life));
-        *self.shared.token.write().unwrap_or_else(PoisonError::into_inner) = token;
+        let replaced =
+            std::mem::replace(&mut *self.shared.token.write().unwrap_or_else(PoisonError::into_inner), token);
+        let mut earlier = self.shared.earlier.lock().unwrap_or_else(PoisonError::into_inner);
+        earlier.push_back(replaced);
+        if earlier.len() > EARLIER_TOKENS {
+            earlier.pop_front();
+        }
         Ok(())
     }
 

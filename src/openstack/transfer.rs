@@ -15,13 +15,14 @@ use super::http::{Reuse, once};
 use super::record::Image;
 use super::{Body, Cloud};
 use crate::error::{Error, Kind, Result};
+use crate::retry::Attempts;
 
 /// How long the head of a download may take: a store may have to wake a tape or a cache.
 const HEAD_WAIT: Duration = Duration::from_secs(120);
 /// The probe's range, in bytes.
 const PROBE_BYTES: u64 = 4096;
-/// Glance's answer to a PUT is waited for as long as it takes to flush to the store.
-const UPLOAD_WAIT: Duration = Duration::from_secs(24 * 3600);
+/// A whole PUT, with the time that Glance takes to flush to its store: 2 TB at 3.5 MB/s.
+const UPLOAD_WAIT: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// What a GET of an image's data came to.
 #[derive(Debug)]
@@ -42,8 +43,9 @@ pub enum Upload {
     /// Glance has taken it all.
     Done,
     /// The outcome is unknown or may be better next time (connection broke, 5xx, 429, 401, or our own
-    /// body failed): ask [`Cloud::settle`], then send again from byte 0.
-    Lost(Error),
+    /// body failed): ask [`Cloud::settle`], then send again from byte 0, not before the time for which the service
+    /// asked.
+    Lost(Error, Option<Duration>),
     /// Glance does not want it (403, 404, 409, 413, 415, …): another try will not help.
     Refused(Error),
 }
@@ -109,6 +111,19 @@ impl Cloud {
     /// # Errors
     /// Not found, forbidden (a deactivated image), or no answer after all tries.
     pub async fn download(&self, id: &str, range: Option<Range<u64>>) -> Result<Download> {
+        self.download_within(id, range, &mut Attempts::new(self.retry)).await
+    }
+
+    /// The same with tries that the reader counts on when the body breaks.
+    ///
+    /// # Errors
+    /// As [`Cloud::download`].
+    pub async fn download_within(
+        &self,
+        id: &str,
+        range: Option<Range<u64>>,
+        attempts: &mut Attempts,
+    ) -> Result<Download> {
         let mut what = format!("download image `{}` from `{}`", one_line(id), self.label());
         if let Some(range) = &range {
             if range.is_empty() {
@@ -122,7 +137,7 @@ impl Cloud {
         }
         let url = self.url(["images", id, "file"]);
         let answer = self
-            .ask_with(&what, HEAD_WAIT, self.shared.retry.tries, true, |client| {
+            .ask_with(&what, HEAD_WAIT, attempts, true, |client| {
                 let request = client.get(url.clone());
                 match &range {
                     Some(range) => request.header(RANGE, format!("bytes={}-{}", range.start, range.end - 1)),
@@ -139,10 +154,10 @@ impl Cloud {
         let asked = range.map(|range| range.end - range.start);
         match (class, answer.stream) {
             (Class::Whole, Some(response)) => {
-                Ok(Download::Whole(Body::new(response, length, self.stage, &what)))
+                Ok(Download::Whole(Body::new(response, length, self.retry.silence, self.stage, &what)))
             }
             (Class::Part, Some(response)) => {
-                Ok(Download::Part(Body::new(response, asked, self.stage, &what)))
+                Ok(Download::Part(Body::new(response, asked, self.retry.silence, self.stage, &what)))
             }
             (Class::NoData, _) => Ok(Download::NoData),
             (Class::NoRange, _) => Ok(Download::NoRange),
@@ -179,8 +194,8 @@ impl Cloud {
     }
 
     /// Sends an image's data: one PUT of exactly `len` bytes, into `store` or Glance's default one.
-    /// The token is renewed before, if it is not fresh; there is no time limit, for Glance answers only
-    /// when its store is done. Watch the body's progress from outside.
+    /// The token is renewed before, if it is not fresh. It may take a week, for Glance answers only when its store is
+    /// done: watch the body's progress from outside.
     ///
     /// The body fails the PUT if it ends early; of a longer one only `len` bytes are sent.
     pub async fn upload(&self, id: &str, len: u64, store: Option<&str>, body: reqwest::Body) -> Upload {
@@ -205,7 +220,7 @@ impl Cloud {
         }
         let answer = match once(request, UPLOAD_WAIT, false, self.stage, &what).await {
             Ok(answer) => answer,
-            Err(error) if error.is_retryable() => return Upload::Lost(error),
+            Err(error) if error.is_retryable() => return Upload::Lost(error, None),
             Err(error) => return Upload::Refused(error),
         };
         if answer.status.is_success() {
@@ -214,11 +229,15 @@ impl Cloud {
         let error = self.refuse(&answer, &what);
         if answer.status == 401 && self.shared.login.is_some() {
             return match self.renew_after(token.generation).await {
-                Ok(()) => Upload::Lost(error.retry()),
+                Ok(()) => Upload::Lost(error.retry(), None),
                 Err(error) => Upload::Refused(error),
             };
         }
-        if answer::may_pass(answer.status) { Upload::Lost(error) } else { Upload::Refused(error) }
+        if answer::may_pass(answer.status) {
+            Upload::Lost(error, answer.retry_after)
+        } else {
+            Upload::Refused(error)
+        }
     }
 
     /// Asks for an image's status until it is clear what became of a PUT whose answer was lost:
@@ -229,7 +248,7 @@ impl Cloud {
     pub async fn settle(&self, id: &str, patience: Duration) -> Result<Settled> {
         let what = format!("ask for the status of image `{}` in `{}`", one_line(id), self.label());
         let begun = Instant::now();
-        let mut pause = self.shared.retry.first / 2;
+        let mut pause = self.retry.first / 2;
         let mut queued = 0;
         loop {
             let seen = match self.peek(id, &what).await {

@@ -60,6 +60,24 @@ pub enum Route {
     Spool(Overflow),
 }
 
+impl Route {
+    /// Why it was chosen.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Direct => "the target takes bytes in any order",
+            Self::Spool(Overflow::RereadFromStart) => {
+                "the target takes bytes in order; the source can be read again, from the beginning only"
+            }
+            Self::Spool(Overflow::RereadParts) => {
+                "the target takes bytes in order; any part of the source can be read again"
+            }
+            Self::Spool(Overflow::Stop) => {
+                "the target takes bytes in order; the source can be read only once"
+            }
+        }
+    }
+}
+
 /// What happens when the spool overflows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Overflow {

@@ -2,19 +2,17 @@
 //!
 //! It is written without a name (O_TMPFILE) where the file system can do that, else under a name
 //! that begins with a dot, and gets its name when everything is on disk. Its first extent, which
-//! has the header, is written last: a file with a zero header would open as raw.
+//! has the header, is written last: a file with a zero header would open as raw. Until then nobody else may read
+//! it; with its name it gets the mode that the umask leaves to any new file.
 
 use std::fs::File;
 use std::ops::Range;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
-
+use super::name::{link, open_hidden, open_up, rename};
 use super::share;
-use super::writer::{self, Choice, EXTENT_BYTES, Output, Writer};
+use super::writer::{self, Choice, EXTENT_BYTES, Output, WriteError, Writer};
 use crate::buffers::{ALIGNMENT, Buffer, Pool, Slice};
 use crate::error::{Error, Kind, Result, Stage};
 use crate::units::{ClusterSize, HostOffset};
@@ -66,7 +64,28 @@ impl FileSink {
         Self::create_with(target, replace, Choice::Best)
     }
 
+    /// As [`Self::create`], writing through what `wrap` makes of the writer that would be used: to watch what is
+    /// written, or to see what becomes of a run whose disk fails.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub fn create_through(
+        target: &Path,
+        replace: bool,
+        wrap: impl FnOnce(Box<dyn Writer>) -> Box<dyn Writer>,
+    ) -> Result<Self> {
+        Self::begin(target, replace, |output| wrap(writer::open(output, Choice::Best)))
+    }
+
     fn create_with(target: &Path, replace: bool, choice: Choice) -> Result<Self> {
+        Self::begin(target, replace, |output| writer::open(output, choice))
+    }
+
+    fn begin(
+        target: &Path,
+        replace: bool,
+        open: impl FnOnce(&Arc<Output>) -> Box<dyn Writer>,
+    ) -> Result<Self> {
         check_target(target, replace)?;
         let dir = match target.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -81,7 +100,7 @@ impl FileSink {
             buffer
         });
         let output = Output::new(file, target);
-        let writer = writer::open(&output, choice);
+        let writer = open(&output);
         Ok(Self { target: target.to_owned(), replace, temporary, output, writer, pool, first, current: None })
     }
 
@@ -117,7 +136,7 @@ impl FileSink {
             return self.put_at(HostOffset(offset), &slice);
         }
         self.flush_current()?;
-        self.writer.submit(offset, slice)
+        self.submit(offset, slice)
     }
 
     /// Whether the file can have blocks of `from` in common with it, cluster by cluster.
@@ -164,10 +183,16 @@ impl FileSink {
         let Some(Extent { index, mut buffer, filled }) = self.current.take() else { return Ok(()) };
         let end = filled.end.next_multiple_of(ALIGNMENT);
         buffer[filled.end..end].fill(0);
-        self.writer.submit(
-            index * EXTENT_BYTES as u64 + filled.start as u64,
-            Slice::new(Arc::new(buffer), filled.start..end),
-        )
+        let offset = index * EXTENT_BYTES as u64 + filled.start as u64;
+        self.submit(offset, Slice::new(Arc::new(buffer), filled.start..end))
+    }
+
+    fn submit(&mut self, offset: u64, extent: Slice) -> Result<()> {
+        self.writer.submit(offset, extent).map_err(|error| self.output.error(error))
+    }
+
+    fn drain(&mut self) -> Result<()> {
+        self.writer.drain().map_err(|error| self.output.error(error))
     }
 
     /// Writes what is left, the header's extent last, cuts the file to `len` bytes, waits until all
@@ -178,13 +203,17 @@ impl FileSink {
     /// come into being meanwhile. Nothing stays behind.
     pub fn commit(mut self, len: u64) -> Result<()> {
         self.flush_current()?;
-        self.writer.drain()?;
+        self.drain()?;
         if let Some(first) = self.first.take() {
-            self.writer.submit(0, Slice::new(Arc::new(first), 0..EXTENT_BYTES))?;
+            self.submit(0, Slice::new(Arc::new(first), 0..EXTENT_BYTES))?;
         }
-        self.writer.drain()?;
+        self.drain()?;
         let file = &self.output.file;
-        file.set_len(len).and_then(|()| file.sync_all()).map_err(|error| self.output.error(len, error))?;
+        file.set_len(len)
+            .and_then(|()| file.sync_all())
+            .map_err(|cause| self.output.error(WriteError { offset: len, cause }))?;
+        open_up(file)
+            .map_err(|error| local(format!("set the mode of `{}`", self.target.display()), error))?;
         match &self.temporary {
             None => link(file, &self.target, self.replace)?,
             Some(temporary) => rename(temporary, &self.target, self.replace)?,
@@ -233,51 +262,6 @@ fn check_target(target: &Path, replace: bool) -> Result<()> {
     }
 }
 
-fn open_hidden(dir: &Path, target: &Path) -> std::io::Result<(File, Option<PathBuf>)> {
-    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    match rustix::fs::openat(CWD, dir, flags, Mode::from_raw_mode(0o666)) {
-        Ok(file) => Ok((File::from(file), None)),
-        // File systems without O_TMPFILE say so in different ways; a directory that cannot be
-        // written says it again below.
-        Err(_) => {
-            let name = target.file_name().unwrap_or_default().to_string_lossy();
-            let temporary = dir.join(format!(".{name}.{}.part", std::process::id()));
-            let file =
-                File::options().read(true).write(true).create_new(true).mode(0o666).open(&temporary)?;
-            Ok((file, Some(temporary)))
-        }
-    }
-}
-
-/// Gives a nameless file its name.
-fn link(file: &File, target: &Path, replace: bool) -> Result<()> {
-    let nameless = format!("/proc/self/fd/{}", file.as_raw_fd());
-    let link_to =
-        |name: &Path| rustix::fs::linkat(CWD, nameless.as_str(), CWD, name, AtFlags::SYMLINK_FOLLOW);
-    if !replace {
-        return link_to(target).map_err(|error| no_name(target, error.into()));
-    }
-    // A link cannot replace; a rename can, and it does so at once.
-    let name = target.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = target.with_file_name(format!(".{name}.{}.part", std::process::id()));
-    link_to(&temporary).map_err(|error| no_name(target, error.into()))?;
-    rename(&temporary, target, true)
-}
-
-fn rename(from: &Path, to: &Path, replace: bool) -> Result<()> {
-    let flags = if replace { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
-    rustix::fs::renameat_with(CWD, from, CWD, to, flags).map_err(|error| {
-        let _ = std::fs::remove_file(from);
-        no_name(to, error.into())
-    })
-}
-
-fn no_name(target: &Path, error: std::io::Error) -> Error {
-    let kind = if error.kind() == std::io::ErrorKind::AlreadyExists { Kind::Target } else { Kind::Local };
-    Error::new(Stage::Sink, kind, format!("give the finished file its name `{}`", target.display()))
-        .because(error)
-}
-
 fn local(what: String, error: std::io::Error) -> Error {
     Error::new(Stage::Sink, Kind::Local, what).because(error)
 }
@@ -299,7 +283,7 @@ mod tests {
     fn check_whole(dir: &tempfile::TempDir, choice: Choice) {
         let target = dir.path().join("a.qcow2");
         let mut sink = FileSink::create_with(&target, false, choice).unwrap();
-        let data: Vec<u8> = (0..70 * EXTENT_BYTES + 1234).map(|i| (i / 7) as u8).collect();
+        let data: Vec<u8> = (0..40 * EXTENT_BYTES + 1234).map(|i| (i / 7) as u8).collect();
         sink.put_at(HostOffset(100), &data[100..2_000_000]).unwrap();
         for (index, piece) in data[2_000_000..].chunks(700_001).enumerate() {
             sink.put_at(HostOffset(2_000_000 + index as u64 * 700_001), piece).unwrap();
@@ -309,6 +293,22 @@ mod tests {
         sink.commit(data.len() as u64).unwrap();
         assert!(std::fs::read(&target).unwrap() == data);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn only_a_finished_file_can_be_read_by_others() {
+        use std::os::unix::fs::MetadataExt;
+        let dir = tempfile::tempdir().unwrap();
+        // What the umask leaves to any new file.
+        let usual = File::create(dir.path().join("usual")).unwrap().metadata().unwrap().mode() & 0o777;
+        for replace in [false, true] {
+            let target = dir.path().join("a.qcow2");
+            let mut sink = FileSink::create(&target, replace).unwrap();
+            sink.put_at(HostOffset(0), b"header").unwrap();
+            assert_eq!(sink.output.file.metadata().unwrap().mode() & 0o777, 0o600);
+            sink.commit(6).unwrap();
+            assert_eq!(target.metadata().unwrap().mode() & 0o777, usual, "replace: {replace}");
+        }
     }
 
     #[test]

@@ -14,11 +14,7 @@ use crate::facts::{SinkFacts, SinkOrder};
 use crate::flow::Room;
 use crate::hash::{Algorithm, Digest, Hasher};
 use crate::openstack::{Cloud, Image, Settled, Upload};
-
-/// Uploads that are tried before giving up.
-const TRIES: u32 = 3;
-/// How long Glance may take to settle an upload whose answer was lost.
-const SETTLE: Duration = Duration::from_secs(900);
+use crate::retry::{Attempts, Retry};
 
 /// Registers something that is called when the run is ended from outside; what it gives back keeps
 /// the registration alive.
@@ -33,8 +29,19 @@ pub struct GlanceSink {
     queue_bytes: u64,
     likely: Algorithm,
     on_cancel: OnCancel,
+    /// Whether the image is not to be taken back (any more).
     keep: bool,
+    /// The image, where an earlier run has sent it already.
+    arrived: Option<Box<Image>>,
+    /// Whether that one has been compared.
+    compared: bool,
 }
+
+/// Why an upload has to be sent again, and the pause that the service asked for.
+type Again = (Error, Option<Duration>);
+
+/// How long a failed run tries to take its image back: whoever interrupts waits for it, and Ceph may take minutes.
+const TAKING_BACK: Duration = Duration::from_secs(300);
 
 impl GlanceSink {
     /// Takes over a record that has just been created; from now on it is deleted on failure.
@@ -51,11 +58,36 @@ impl GlanceSink {
     ) -> Self {
         let facts = SinkFacts { name: format!("image {}", created.label()), order: SinkOrder::InOrder };
         let cloud = cloud.for_stage(Stage::Sink);
-        Self { cloud, id: created.id.clone(), store, facts, queue_bytes, likely, on_cancel, keep: false }
+        Self {
+            cloud,
+            id: created.id.clone(),
+            store,
+            facts,
+            queue_bytes,
+            likely,
+            on_cancel,
+            keep: false,
+            arrived: None,
+            compared: false,
+        }
     }
 
-    /// One PUT. An error inside is the reason why it must be sent again.
-    fn attempt(&self, len: u64, produce: Produce<'_>) -> Result<Result<(Digest, Image)>> {
+    /// Takes over an image that an earlier run has sent to its end: it is only compared, and never deleted, for
+    /// somebody may use it already.
+    #[must_use]
+    pub fn arrived(mut self, image: Image) -> Self {
+        self.keep = true;
+        self.arrived = Some(Box::new(image));
+        self
+    }
+
+    /// One PUT. What is inside otherwise is the reason why it must be sent again.
+    fn attempt(
+        &self,
+        len: u64,
+        attempts: &mut Attempts,
+        produce: Produce<'_>,
+    ) -> Result<Result<(Digest, Image), Again>> {
         let queue = Queue::new(self.queue_bytes);
         let breaker = queue.clone();
         let _registration = (self.on_cancel)(Box::new(move || breaker.end(End::Broken)));
@@ -66,18 +98,21 @@ impl GlanceSink {
         queue.end(if produced.is_ok() { End::Complete } else { End::Broken });
         let outcome =
             upload.join().map_err(|_| Error::new(Stage::Sink, Kind::Other, "the upload thread panicked"))?;
+        if queue.taken() > 0 {
+            attempts.alive();
+        }
         match (produced, outcome) {
             // The engine failed for a reason of its own; the upload broke because of that.
             (Err(error), _) if !is_hang_up(&error) => Err(error),
             (_, Upload::Refused(error)) => Err(error),
             (Ok(()), Upload::Done) => Ok(Ok((digest, self.settled()?.ok_or_else(|| self.lost_again())?))),
             (Err(error), Upload::Done) => Err(error),
-            (produced, Upload::Lost(error)) => {
+            (produced, Upload::Lost(error, asked)) => {
                 tracing::warn!("{error}; asking Glance what became of it");
                 match self.settled()? {
                     Some(image) if produced.is_ok() => Ok(Ok((digest, image))),
                     Some(_) => Err(error),
-                    None => Ok(Err(error)),
+                    None => Ok(Err((error, asked))),
                 }
             }
         }
@@ -93,12 +128,13 @@ impl GlanceSink {
 
     fn spawn_upload(&self, len: u64, queue: Queue) -> Result<JoinHandle<Upload>> {
         let (cloud, id, store) = (self.cloud.clone(), self.id.clone(), self.store.clone());
+        let (silence, name) = (cloud.retry().upload_silence, self.facts.name.clone());
         let run = move || {
             let outcome = run_async(async {
                 queue.ready().await;
                 if queue.is_broken() {
                     let gone = Error::new(Stage::Sink, Kind::Other, "the upload was not begun");
-                    return Ok(Upload::Lost(gone));
+                    return Ok(Upload::Lost(gone, None));
                 }
                 let from = queue.clone();
                 let body =
@@ -107,7 +143,12 @@ impl GlanceSink {
                 tokio::select! {
                     outcome = upload => Ok(outcome),
                     () = queue.broken() => {
-                        Ok(Upload::Lost(Error::new(Stage::Sink, Kind::Network, "the upload was broken off")))
+                        let what = "the upload was broken off";
+                        Ok(Upload::Lost(Error::new(Stage::Sink, Kind::Network, what), None))
+                    }
+                    () = queue.stalled(silence) => {
+                        let what = format!("upload {name}: no byte was taken for {} s", silence.as_secs_f64());
+                        Ok(Upload::Lost(Error::new(Stage::Sink, Kind::Network, what), None))
                     }
                 }
             });
@@ -123,7 +164,7 @@ impl GlanceSink {
 
     /// The image once it is active; `None` if it is queued again.
     fn settled(&self) -> Result<Option<Image>> {
-        match self.wait(self.cloud.settle(&self.id, SETTLE))? {
+        match self.wait(self.cloud.settle(&self.id, self.cloud.retry().time))? {
             Settled::Active(image) => Ok(Some(*image)),
             Settled::Queued => Ok(None),
             Settled::Gone(status) => {
@@ -145,6 +186,25 @@ impl GlanceSink {
                 _ = woken.recv() => Err(Error::new(Stage::Sink, Kind::Other, "the run was stopped")),
             }
         })
+    }
+
+    /// The hash of the image, which is made once more for that.
+    fn hash_anew(&self, algorithm: Algorithm, produce: Produce<'_>) -> Result<Digest> {
+        let mut hashing = Hashing(Hasher::new(algorithm));
+        produce(&mut hashing)?;
+        Ok(hashing.0.finish())
+    }
+
+    /// An image of an earlier run that turns out to be another one.
+    fn left_as_it_is(&mut self, error: Error) -> Error {
+        if self.arrived.is_none() || error.kind() != Kind::TargetHash {
+            return error;
+        }
+        self.compared = true;
+        error.advise(format!(
+            "an earlier run has sent image {}, and it is left as it is; delete it and the state file, and run this again",
+            self.id
+        ))
     }
 
     /// Holds the hash of what was sent against what Glance found.
@@ -170,13 +230,7 @@ impl GlanceSink {
         else {
             return Ok((None, Some("Glance keeps no hash of it".into())));
         };
-        let ours = if algorithm == sent.algorithm {
-            sent
-        } else {
-            let mut hashing = Hashing(Hasher::new(algorithm));
-            produce(&mut hashing)?;
-            hashing.0.finish()
-        };
+        let ours = if algorithm == sent.algorithm { sent } else { self.hash_anew(algorithm, produce)? };
         if ours.hex.eq_ignore_ascii_case(&theirs) {
             return Ok((Some(ours), None));
         }
@@ -198,31 +252,57 @@ impl Delivery for GlanceSink {
 
     fn deliver(&mut self, len: u64, produce: Produce<'_>) -> Result<Delivered> {
         let mut retries = 0;
+        let mut attempts = Attempts::new(self.cloud.retry());
         loop {
-            let reason = match self.attempt(len, produce)? {
+            let attempt = match &self.arrived {
+                Some(image) => Ok((self.hash_anew(self.likely, produce)?, (**image).clone())),
+                None => self.attempt(len, &mut attempts, produce)?,
+            };
+            let (reason, asked) = match attempt {
                 Ok((sent, image)) => {
-                    let (verified, unverified) = self.verify(len, sent, &image, produce)?;
-                    self.keep = true;
+                    let (verified, unverified) =
+                        self.verify(len, sent, &image, produce).map_err(|error| self.left_as_it_is(error))?;
+                    (self.keep, self.compared) = (true, true);
                     return Ok(Delivered { bytes: len, retries, verified, unverified });
                 }
                 Err(reason) => reason,
             };
             retries += 1;
-            if retries == TRIES {
-                let what = format!("upload {}: it broke off {TRIES} times", self.facts.name);
+            let Some(pause) = attempts.after_failure(asked) else {
+                let what = format!("upload {}: it broke off {} times", self.facts.name, attempts.failures());
                 let error = Error::new(Stage::Sink, Kind::Network, what).because(reason);
-                return Err(error.advise("run this again when the network is better"));
-            }
-            std::thread::sleep(Duration::from_secs(1 << (retries - 1)));
+                return Err(error.advise(
+                    "run this again when the network is better; where a quota is full, the answer that says so may have been lost",
+                ));
+            };
+            tracing::info!("{reason}; sending it again from byte 0");
+            self.wait(async {
+                tokio::time::sleep(pause).await;
+                Ok(())
+            })?;
         }
     }
 
     fn abandon(&mut self) -> Option<String> {
+        if self.arrived.is_some() && !std::mem::replace(&mut self.compared, true) {
+            return Some(format!(
+                "image {}, which an earlier run has sent whole, was not compared and is left as it is",
+                self.id
+            ));
+        }
         if self.keep {
             return None;
         }
         self.keep = true;
-        let error = run_async(self.cloud.delete(&self.id)).err()?;
+        // A user who wants few tries does not want a half-made image.
+        let cloud = self.cloud.with_retry(Retry { silence: self.cloud.retry().silence, ..Retry::default() });
+        let deleted = run_async(async {
+            tokio::time::timeout(TAKING_BACK, cloud.delete(&self.id)).await.unwrap_or_else(|_| {
+                let what = format!("no answer within {} s", TAKING_BACK.as_secs());
+                Err(Error::new(Stage::Sink, Kind::Network, what))
+            })
+        });
+        let error = deleted.err()?;
         Some(format!(
             "the new image {} could not be deleted ({error}); delete it with: openstack image delete {}",
             self.id, self.id

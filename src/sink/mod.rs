@@ -7,10 +7,12 @@
 mod file;
 #[cfg(feature = "openstack")]
 mod glance;
+mod name;
 #[cfg(feature = "openstack")]
 mod queue;
 mod share;
 mod stream;
+mod whole;
 mod writer;
 
 use bytes::Bytes;
@@ -24,6 +26,8 @@ pub use file::{FileSink, MEMORY_BYTES as FILE_MEMORY_BYTES};
 #[cfg(feature = "openstack")]
 pub use glance::{GlanceSink, OnCancel};
 pub use stream::StreamSink;
+pub use whole::write_whole;
+pub use writer::{WriteError, Writer};
 
 /// A sink that takes the bytes of a file in order.
 pub trait InOrder {

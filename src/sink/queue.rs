@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::Notify;
@@ -31,6 +31,8 @@ struct State {
     parts: VecDeque<Bytes>,
     bytes: u64,
     hold_back: u64,
+    /// Bytes that have left so far.
+    taken: u64,
     end: Option<End>,
 }
 
@@ -57,10 +59,14 @@ impl Queue {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds bytes; waits while the queue is full. False if the other side is gone.
+    /// Adds bytes; waits while the queue is full. False if the other side is gone. Where only the reserve is left
+    /// nothing but drops would make room, so a part that is larger than the rest goes in all the same.
     pub(super) fn push(&self, part: Bytes) -> bool {
         let mut state = self.state();
-        while state.end.is_none() && state.bytes > 0 && state.bytes + part.len() as u64 > self.0.capacity {
+        while state.end.is_none()
+            && state.bytes > state.hold_back
+            && state.bytes + part.len() as u64 > self.0.capacity
+        {
             state = self.0.taken.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         if state.end.is_some() {
@@ -78,9 +84,13 @@ impl Queue {
         self.0.given.notify_one();
     }
 
-    /// Ends the queue; the first end counts.
+    /// Ends the queue. Whoever gives up is heard also after the last byte; otherwise the first end counts.
     pub(super) fn end(&self, end: End) {
-        self.state().end.get_or_insert(end);
+        let mut state = self.state();
+        if end == End::Broken || state.end.is_none() {
+            state.end = Some(end);
+        }
+        drop(state);
         self.0.given.notify_one();
         self.0.taken.notify_all();
     }
@@ -114,6 +124,26 @@ impl Queue {
     pub(super) async fn broken(&self) {
         while !self.is_broken() {
             tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Bytes that have left so far.
+    pub(super) fn taken(&self) -> u64 {
+        self.state().taken
+    }
+
+    /// Waits until something could have left for so long, and nothing did. Never resolves while there is nothing
+    /// to send: that Glance takes its time after the last byte is no fault.
+    pub(super) async fn stalled(&self, silence: Duration) {
+        let mut last = (self.taken(), Instant::now());
+        loop {
+            tokio::time::sleep((silence / 4).min(TRICKLE_EVERY)).await;
+            let state = self.state();
+            if state.taken != last.0 || state.bytes <= state.hold_back {
+                last = (state.taken, Instant::now());
+            } else if last.1.elapsed() >= silence {
+                return;
+            }
         }
     }
 
@@ -156,6 +186,7 @@ impl State {
             self.parts.push_front(rest);
         }
         self.bytes -= part.len() as u64;
+        self.taken += part.len() as u64;
         Some(part)
     }
 }
@@ -198,6 +229,27 @@ mod tests {
             queue.hold_back(0);
             assert_eq!(queue.next().await.unwrap().unwrap().len(), 10_000 - TRICKLE_BYTES);
         });
+    }
+
+    #[test]
+    fn a_part_larger_than_the_queue_does_not_wait_for_the_reserve_to_drip_away() {
+        let queue = Queue::new(1 << 20);
+        queue.hold_back(1 << 19);
+        let begin = std::time::Instant::now();
+        assert!(queue.push(Bytes::from(vec![0; 1 << 19])));
+        assert!(queue.push(Bytes::from(vec![0; 2 << 20])));
+        assert!(begin.elapsed() < TRICKLE_EVERY);
+    }
+
+    #[test]
+    fn giving_up_is_heard_after_the_last_byte_too() {
+        let queue = Queue::new(1 << 20);
+        queue.end(End::Complete);
+        assert!(!queue.is_broken());
+        queue.end(End::Broken);
+        assert!(queue.is_broken());
+        queue.end(End::Complete);
+        assert!(queue.is_broken());
     }
 
     #[test]

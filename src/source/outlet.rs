@@ -55,6 +55,31 @@ impl Outlet {
         Self { chunks, bytes, rooms, cluster_size, sequence: 0, read_bytes, resume: None, is_zero: |_| false }
     }
 
+    /// An outlet with the same buffers whose chunks go elsewhere: for a source that wraps another one, and hands
+    /// on by [`Self::forward`] what that one gives.
+    #[must_use]
+    pub fn divert(&self, chunks: async_channel::Sender<Chunk>) -> Self {
+        Self {
+            chunks,
+            bytes: self.bytes.clone(),
+            rooms: self.rooms.clone(),
+            cluster_size: self.cluster_size,
+            sequence: 0,
+            read_bytes: Arc::clone(&self.read_bytes),
+            resume: self.resume.clone(),
+            is_zero: self.is_zero,
+        }
+    }
+
+    /// Sends a chunk on that came by a diverted outlet.
+    ///
+    /// # Errors
+    /// [`Stopped`] if no more chunks are wanted.
+    pub fn forward(&mut self, chunk: Chunk) -> Result<(), Stopped> {
+        let chunk = Chunk { sequence: self.next(), ..chunk };
+        self.chunks.send_blocking(chunk).map_err(|_| Stopped)
+    }
+
     /// Permits a source on another machine to hang up when it would have to wait for a buffer, and
     /// to come back when this says that there is room.
     #[must_use]
@@ -126,7 +151,7 @@ impl Outlet {
         if clusters == 0 {
             return Ok(());
         }
-        let chunk = Chunk { sequence: self.next(), first, clusters, body: Body::Hole };
+        let chunk = self.chunk(first, clusters, Body::Hole);
         self.chunks.send_blocking(chunk).map_err(|_| Stopped)
     }
 
@@ -138,8 +163,7 @@ impl Outlet {
         let bytes = self.buffer()?;
         let room = self.rooms.take().ok_or(Stopped)?;
         let clusters = self.cluster_size.clusters_for(len as u64);
-        let chunk =
-            Chunk { sequence: self.next(), first, clusters, body: Body::Unread { from, len, bytes, room } };
+        let chunk = self.chunk(first, clusters, Body::Unread { from, len, bytes, room });
         self.chunks.send_blocking(chunk).map_err(|_| Stopped)
     }
 
@@ -149,7 +173,7 @@ impl Outlet {
     /// [`Stopped`] if no more chunks are wanted.
     pub fn data(&mut self, first: ClusterIndex, bytes: Buffer, len: usize) -> Result<(), Stopped> {
         let room = self.rooms.take().ok_or(Stopped)?;
-        let chunk = self.chunk(first, bytes, len, room);
+        let chunk = self.data_chunk(first, bytes, len, room);
         self.chunks.send_blocking(chunk).map_err(|_| Stopped)
     }
 
@@ -161,18 +185,20 @@ impl Outlet {
         let len = gathered.len;
         let chunk = if let Some(bytes) = gathered.bytes {
             let room = self.rooms.take_async().await.ok_or(Stopped)?;
-            self.chunk(first, bytes, len, room)
+            self.data_chunk(first, bytes, len, room)
         } else {
-            let clusters = self.cluster_size.clusters_for(len as u64);
-            Chunk { sequence: self.next(), first, clusters, body: Body::Zeros { len } }
+            self.chunk(first, self.cluster_size.clusters_for(len as u64), Body::Zeros { len })
         };
         self.chunks.send(chunk).await.map_err(|_| Stopped)
     }
 
-    fn chunk(&mut self, first: ClusterIndex, mut bytes: Buffer, len: usize, room: Buffer) -> Chunk {
-        let clusters = self.cluster_size.clusters_for(len as u64);
+    fn data_chunk(&mut self, first: ClusterIndex, mut bytes: Buffer, len: usize, room: Buffer) -> Chunk {
         bytes[len..self.cluster_size.round_up(len as u64) as usize].fill(0);
-        Chunk { sequence: self.next(), first, clusters, body: Body::Data { bytes, len, room } }
+        self.chunk(first, self.cluster_size.clusters_for(len as u64), Body::Data { bytes, len, room })
+    }
+
+    fn chunk(&mut self, first: ClusterIndex, clusters: u64, body: Body) -> Chunk {
+        Chunk { sequence: self.next(), first, clusters, body }
     }
 
     fn next(&mut self) -> u64 {

@@ -171,9 +171,11 @@ impl Disk {
 }
 
 impl Open {
-    /// An unlinked file, gone with the process however that ends.
+    /// An unlinked file, gone with the process however that ends, and nobody else's.
     fn new(dir: &std::path::Path, write: Write) -> std::io::Result<Self> {
-        let file = Arc::new(tempfile::tempfile_in(dir)?);
+        let file = tempfile::tempfile_in(dir)?;
+        rustix::fs::fchmod(&file, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)?;
+        let file = Arc::new(file);
         let (work, orders) = channel::<(u64, Bytes)>();
         let (reports, done) = channel();
         let to = Arc::clone(&file);
@@ -186,5 +188,21 @@ impl Open {
             }
         })?;
         Ok(Self { file, work, done })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn the_file_has_no_name_and_is_its_owners_alone() {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let open = Open::new(dir.path(), File::write_all_at).unwrap();
+        let meta = open.file.metadata().unwrap();
+        assert_eq!((meta.nlink(), meta.mode() & 0o777), (0, 0o600));
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

@@ -56,6 +56,33 @@ fn the_oldest_blocks_move_to_disk_and_come_back() {
     check_contents(&spool, 500);
 }
 
+/// Flips one bit of the only file of this process that lies, unlinked, in `dir`.
+fn flip_a_bit_on_disk(dir: &std::path::Path) {
+    use std::os::unix::fs::FileExt;
+    let is_own = |path: &std::path::PathBuf| {
+        std::fs::read_link(path)
+            .is_ok_and(|link| link.starts_with(dir) && link.to_string_lossy().ends_with("(deleted)"))
+    };
+    let open = std::fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap().path());
+    let number = open.into_iter().find(is_own).expect("the spool's file");
+    let file = std::fs::File::options().read(true).write(true).open(number).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, 500_000).unwrap();
+    byte[0] ^= 1;
+    file.write_all_at(&byte, 500_000).unwrap();
+}
+
+#[test]
+fn a_bit_that_flips_on_disk_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = filled(Limits { dir: dir.path().to_owned(), ..limits(3, 100, false) }, 500);
+    assert!(spool.read().all(|record| record.is_ok()));
+    flip_a_bit_on_disk(dir.path());
+    let error = spool.read().find_map(Result::err).expect("the flipped bit");
+    assert_eq!((error.stage(), error.kind()), (Stage::Spool, Kind::Local));
+    assert!(error.to_string().contains("does not come back as it was kept"), "{error}");
+}
+
 #[test]
 fn on_overflow_the_lowest_clusters_go_first() {
     for (memory, disk) in [(3, 0), (3, 4), (2, 2)] {
@@ -105,7 +132,8 @@ fn crawl(file: &std::fs::File, bytes: &[u8], offset: u64) -> std::io::Result<()>
 }
 
 fn fail(_: &std::fs::File, _: &[u8], _: u64) -> std::io::Result<()> {
-    Err(std::io::ErrorKind::StorageFull.into())
+    // EIO
+    Err(std::io::Error::from_raw_os_error(5))
 }
 
 #[test]
@@ -137,4 +165,5 @@ fn a_disk_that_fails_is_given_up_only_where_clusters_may_go() {
     spool.disk.as_mut().unwrap().write = fail;
     let error = (0..500).find_map(|index| spool.append(ClusterIndex(index), &stored(index)).err()).unwrap();
     assert_eq!((error.stage(), error.kind()), (Stage::Spool, Kind::Local), "{error}");
+    assert!(error.to_string().contains("--spool-dir"), "{error}");
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use snapcow::convert::{Cancel, Counters, Job, Receipt, Target, convert, machine_facts};
+use snapcow::convert::{Cancel, Counters, Job, Proof, Receipt, Target, convert, machine_facts};
 use snapcow::embedded::{
     EmbeddedGlance, EmbeddedOptions, Faults, ImageData, ImageSpec, Record, Route, SeedHash, prove_equal,
 };
@@ -19,6 +19,7 @@ use snapcow::openstack::{Cloud, Created, Image, NewImage, TlsOptions};
 use snapcow::place::Geometry;
 use snapcow::plan::{Facts, Plan, SpoolDisk, Wishes};
 use snapcow::qcow2::Compat;
+use snapcow::retry::Retry;
 use snapcow::sink::GlanceSink;
 use snapcow::source::{GlanceSource, Source};
 use snapcow::units::ClusterSize;
@@ -84,6 +85,13 @@ pub struct Tune {
     /// Buffers of a chunk for the source; `None` leaves it to the plan.
     pub chunk_buffers: Option<usize>,
     pub properties: BTreeMap<String, String>,
+    pub retry: Retry,
+}
+
+/// As many tries as by default, with pauses that no test notices.
+pub fn quick() -> Retry {
+    let (first, longest) = (Duration::from_millis(20), Duration::from_secs(2));
+    Retry { first, longest, ..Retry::default() }
 }
 
 impl Tune {
@@ -98,6 +106,7 @@ impl Tune {
             spool_dir: std::env::temp_dir(),
             chunk_buffers: None,
             properties: BTreeMap::new(),
+            retry: quick(),
         }
     }
 
@@ -152,12 +161,7 @@ impl Bench {
 
     /// Converts as the command does it: look up, probe, plan, create, convert.
     pub fn convert(&self, tune: &Tune) -> Outcome {
-        let (cloud, name) = (self.cloud(), self.source.clone());
-        let (tune, (done, outcome)) = (tune.clone(), mpsc::channel());
-        std::thread::spawn(move || {
-            let _ = done.send(run(cloud, &name, &tune));
-        });
-        outcome.recv_timeout(HANGS).expect("the conversion hangs, or its thread panicked")
+        run_in(self.cloud().with_retry(tune.retry), &self.source, tune)
     }
 
     /// The conversion succeeds and its image is the disk.
@@ -206,6 +210,15 @@ impl Bench {
         data.read_at(0, &mut bytes);
         bytes
     }
+}
+
+/// The same in a cloud of one's own.
+pub fn run_in(cloud: Cloud, source: &str, tune: &Tune) -> Outcome {
+    let (tune, name, (done, outcome)) = (tune.clone(), source.to_owned(), mpsc::channel());
+    std::thread::spawn(move || {
+        let _ = done.send(run(cloud, &name, &tune));
+    });
+    outcome.recv_timeout(HANGS).expect("the conversion hangs, or its thread panicked")
 }
 
 fn run(cloud: Cloud, name: &str, tune: &Tune) -> Outcome {
@@ -301,6 +314,7 @@ pub fn job(
     Job {
         source,
         source_digest,
+        proof: Proof::default(),
         geometry: Geometry {
             compat: Compat::V1_1,
             compression: compression.header_type(),

@@ -117,7 +117,7 @@ fn begin(range: &str) -> Option<u64> {
 #[test]
 fn first_answers_of_a_busy_service_are_tried_again() {
     for ranges in [false, true] {
-        for status in [429, 500, 503] {
+        for status in [429, 500, 502, 503, 504] {
             let mut faults = Faults::default();
             for route in [Route::List, Route::Show, Route::Download, Route::Create] {
                 faults.answers.push((Some(route), Fault::first(1, Answer::status(status))));

@@ -63,7 +63,7 @@ fn an_upload_that_always_breaks_is_given_up() {
     let bench = Bench::new(with(faults), Noise::full(8 * MIB));
     let error = bench.fails(&Tune::spool(), Stage::Sink, Kind::Network);
     assert!(error.contains("upload"), "{error}");
-    assert_eq!(bench.records(Route::Upload).len(), 3);
+    assert_eq!(bench.records(Route::Upload).len(), 6, "the first try and five more");
 }
 
 #[test]
@@ -82,12 +82,16 @@ fn a_refusal_is_shown_and_not_tried_again() {
 
 #[test]
 fn a_refusal_in_the_middle_of_the_body_is_shown_too() {
-    for tune in [Tune::spool(), Tune::reread()] {
-        let refusal =
-            Refusal { status: 413, text: "Denied: the reason is 4712.".into(), after_bytes: Some(3 * MIB) };
-        let faults = Faults { upload_refused: Some(Fault::always(refusal)), ..Faults::default() };
-        let bench = Bench::new(with(faults), Noise::full(24 * MIB));
-        let error = bench.fails(&tune, Stage::Sink, Kind::Target);
-        assert!(error.contains("the reason is 4712"), "{error}");
+    for status in [413, 415] {
+        for tune in [Tune::spool(), Tune::reread()] {
+            let text = "Denied: the reason is 4712.".to_owned();
+            let refusal = Refusal { status, text, after_bytes: Some(3 * MIB) };
+            let faults = Faults { upload_refused: Some(Fault::always(refusal)), ..Faults::default() };
+            let bench = Bench::new(with(faults), Noise::full(24 * MIB));
+            let error = bench.fails(&tune, Stage::Sink, Kind::Target);
+            assert!(error.contains("the reason is 4712"), "{error}");
+            let uploads = bench.records(Route::Upload);
+            assert!(uploads.len() == 1 && uploads[0].received_bytes < 24 * MIB, "{uploads:?}");
+        }
     }
 }

@@ -241,3 +241,17 @@ fn nobody_has_to_listen_to_standard_error() {
     assert_eq!(answer.status.code(), Some(0));
     image_equals(&rest, String::from_utf8(answer.stdout).unwrap().trim(), &raw);
 }
+
+#[test]
+fn a_report_that_cannot_be_written_fails_the_run_and_the_image_stays() {
+    let Some(lab) = lab() else { return };
+    let rest = Rest::new(&lab);
+    let folder = tempfile::tempdir().unwrap();
+    let (raw, report) = (folder.path().join("raw"), folder.path().join("no/report.json"));
+    std::fs::write(&raw, Noise(24).bytes(300_000)).unwrap();
+    let target = Named::new(&rest, "unreported");
+    let mut command = convert_in(&lab, "lab-noranges", words(raw.to_str().unwrap(), &target.glance()));
+    let ran = run(command.arg("--report").arg(&report)).refuses(7, &["the report", "report.json"]);
+    assert_eq!(target.images().len(), 1);
+    image_equals(&rest, &ran.image_id(), &raw);
+}

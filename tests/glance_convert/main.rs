@@ -8,8 +8,11 @@ mod lab;
 mod bench;
 mod cloud_refusals;
 mod file_refusals;
+#[cfg(feature = "embedded")]
+mod hostile;
 mod pairs;
 mod proof;
+mod receipt;
 mod resources;
 mod routes;
 mod signals;

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -36,8 +37,17 @@ fn ends_in_good_order(hold: Hold, signal: Signal, code: i32) {
         assert_eq!(target.images().len(), 1, "the record is there before the first byte");
     }
     running.signal(signal);
-    // What is held belongs to the signalled run; its connections end as a network ends them.
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    if hold == Hold::UploadAnswer {
+        // All has been sent, and nothing but the signal ends the wait for the answer.
+        let begin = Instant::now();
+        while !running.has_ended() {
+            assert!(begin.elapsed() < Duration::from_secs(20), "the signal does not end the wait");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    } else {
+        // What is held belongs to the signalled run; its connections end as a network ends them.
+        std::thread::sleep(Duration::from_millis(300));
+    }
     proxy.cut();
     let ran = running.finish().refuses(code, &["interrupted"]);
     assert!(ran.stdout.is_empty());

@@ -5,6 +5,7 @@
 
 pub mod command;
 pub mod disk;
+pub mod machine;
 pub mod proxy;
 pub mod rest;
 
@@ -125,7 +126,7 @@ pub async fn sent(cloud: &Cloud, id: &str, store: Option<&str>, data: &Bytes) ->
     for _ in 0..5 {
         match cloud.upload(id, data.len() as u64, store, frames(data)).await {
             Upload::Done => return cloud.show(id).await,
-            Upload::Lost(error) => eprintln!("lost: {error}"),
+            Upload::Lost(error, _) => eprintln!("lost: {error}"),
             Upload::Refused(error) => panic!("{error}"),
         }
         match cloud.settle(id, Duration::from_secs(10)).await? {

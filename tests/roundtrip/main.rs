@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use proptest::prelude::*;
 
 use common::{disks, oracles};
-use snapcow::convert::{Cancel, Counters, Job, Receipt, RouteTaken, Target, convert, machine_facts};
+use snapcow::convert::{Cancel, Counters, Job, Proof, Receipt, RouteTaken, Target, convert, machine_facts};
 use snapcow::encode::Compression;
 use snapcow::error::{Kind, Result};
 use snapcow::facts::{Access, SinkFacts, SinkOrder, SourceFacts};
@@ -78,6 +78,7 @@ fn run(source: Arc<dyn Source>, sink: SinkFacts, target: Target, how: How, dir: 
     let job = Job {
         source,
         source_digest: Err("not a service".into()),
+        proof: Proof { verify_encode: true, guest_digest: true },
         geometry,
         compression: how.compression,
         spool_dir: dir.to_owned(),
@@ -115,6 +116,17 @@ fn to_stream(source: Arc<dyn Source>, how: How, dir: &Path) -> Result<(Vec<u8>, 
     let bytes = std::mem::take(&mut *memory.0.lock().unwrap());
     assert_eq!(bytes.len() as u64, receipt.image_len, "the planned length is the length");
     Ok((bytes, receipt))
+}
+
+/// The construction of `blksum`, word for word, with a SHA-256 that the product does not use.
+fn blksum(disk: &[u8]) -> String {
+    use aws_lc_rs::digest::{SHA256, digest};
+    let mut guest = disk.to_vec();
+    guest.resize(disk.len().next_multiple_of(512), 0);
+    let mut outer: Vec<u8> =
+        guest.chunks(64 << 10).flat_map(|block| digest(&SHA256, block).as_ref().to_vec()).collect();
+    outer.extend((guest.len() as u64).to_le_bytes());
+    digest(&SHA256, &outer).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A stream that gives a different, odd number of bytes each time.
@@ -190,10 +202,13 @@ impl Disk {
         let what = format!("{} bytes, {how:?}", self.bytes.len());
         let direct = self.dir.path().join("direct.qcow2");
         let receipt = to_file(self.source(), &direct, how);
+        assert_eq!(receipt.guest_digest, Some(blksum(&self.bytes)), "{what}");
         assert_eq!(receipt.route, Some(RouteTaken::Direct));
         assert_eq!(direct.metadata().unwrap().len(), receipt.image_len, "{what}");
         let streamed = self.dir.path().join("streamed.qcow2");
-        std::fs::write(&streamed, to_stream(self.source(), how, self.dir.path()).unwrap().0).unwrap();
+        let (bytes, from_stream) = to_stream(self.source(), how, self.dir.path()).unwrap();
+        std::fs::write(&streamed, bytes).unwrap();
+        assert_eq!(from_stream.guest_digest, receipt.guest_digest, "{what}");
         for image in [direct, streamed] {
             let what = format!("{what}, {}", image.display());
             if !matches!(how.compression, Compression::Zstd(_)) {
@@ -268,6 +283,8 @@ fn the_same_bytes_whatever_the_road() {
         let how = How { cluster_bytes, compression, threads: 1, ..USUAL };
         let (expected, receipt) = to_stream(disk.source(), how, dir).unwrap();
         assert_eq!(receipt.route, Some(RouteTaken::Spool));
+        let digest = receipt.guest_digest;
+        assert_eq!(digest, Some(blksum(&disk.bytes)));
         // A block holds a whole cluster, so for the largest ones it is larger than 1 MiB.
         let small = if cluster_bytes > 1 << 20 { 6 } else { 2 };
         for threads in [1, 2, 8] {
@@ -286,6 +303,7 @@ fn the_same_bytes_whatever_the_road() {
             ] {
                 let (bytes, receipt) = to_stream(source, how, dir).unwrap();
                 assert_eq!(receipt.route, Some(route), "{road}, {how:?}");
+                assert_eq!(receipt.guest_digest.as_ref(), digest.as_ref(), "{road}, {how:?}");
                 assert!(bytes == expected, "{road}: other bytes with {how:?}");
             }
         }
@@ -334,9 +352,12 @@ proptest! {
         let image = disk.dir.path().join("image.qcow2");
         if streamed {
             let source = odd_stream(seed, &disk.bytes);
-            std::fs::write(&image, to_stream(source, how, disk.dir.path()).unwrap().0).unwrap();
+            let (bytes, receipt) = to_stream(source, how, disk.dir.path()).unwrap();
+            std::fs::write(&image, bytes).unwrap();
+            prop_assert_eq!(receipt.guest_digest, Some(blksum(&disk.bytes)));
         } else {
-            to_file(disk.source(), &image, how);
+            let receipt = to_file(disk.source(), &image, how);
+            prop_assert_eq!(receipt.guest_digest, Some(blksum(&disk.bytes)));
         }
         oracles::imago_agrees(&disk.bytes, &image, &format!("{len} bytes, seed {seed}, {how:?}"));
     }

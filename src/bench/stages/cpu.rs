@@ -114,8 +114,11 @@ pub(in crate::bench) fn encode_pace(
     lap.cpu_seconds / (pieces.total_bytes(threads) as f64).max(1.0)
 }
 
+/// Works through a piece and tells how many bytes came out.
+type Worker = Box<dyn FnMut(&[u8]) -> u64>;
+
 /// Makes workers that encode each cluster of a chunk and give the number of bytes that came out.
-fn encoder_of(compression: Compression) -> impl Fn() -> Box<dyn FnMut(&[u8]) -> u64> + Sync {
+fn encoder_of(compression: Compression) -> impl Fn() -> Worker + Sync {
     move || {
         let mut encoder = Encoder::new(compression, CLUSTER_SIZE);
         let mut room = vec![0; CLUSTER_SIZE.size()];

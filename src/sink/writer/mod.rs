@@ -20,9 +20,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, OFlags};
+use rustix::io::Errno;
 
 use crate::buffers::Slice;
-use crate::error::{Error, Kind, Result, Stage};
+use crate::error::{Error, Kind, Stage};
 use crate::facts::MEMORY_FILE_SYSTEMS;
 
 /// Size of an extent in bytes.
@@ -30,17 +31,33 @@ pub(super) const EXTENT_BYTES: usize = 1 << 20;
 /// So much is asked for from the file system at once, in bytes.
 const PREALLOCATE_BYTES: u64 = 64 << 20;
 
-/// Brings extents to disk.
-pub(super) trait Writer: Send {
-    /// Sends an extent on its way; waits while too many are. Offset, length and memory are multiples of
+/// Brings extents to disk. [`FileSink::create_through`](super::FileSink::create_through) lets another one stand
+/// before the writer that was chosen here.
+pub trait Writer: Send {
+    /// Sends an extent on its way; waits while too many are. Offset (in bytes), length and memory are multiples of
     /// [`ALIGNMENT`](crate::buffers::ALIGNMENT).
-    fn submit(&mut self, offset: u64, extent: Slice) -> Result<()>;
+    ///
+    /// # Errors
+    /// The first write that failed, of this extent or of an earlier one.
+    fn submit(&mut self, offset: u64, extent: Slice) -> Result<(), WriteError>;
 
     /// Waits until everything submitted so far has been written.
-    fn drain(&mut self) -> Result<()>;
+    ///
+    /// # Errors
+    /// The first write that failed.
+    fn drain(&mut self) -> Result<(), WriteError>;
 
     /// For reports.
     fn method(&self) -> &'static str;
+}
+
+/// A write that failed.
+#[derive(Debug)]
+pub struct WriteError {
+    /// Where in the file, in bytes.
+    pub offset: u64,
+    /// What the kernel says.
+    pub cause: std::io::Error,
 }
 
 /// The file that a writer writes to.
@@ -60,16 +77,18 @@ impl Output {
         Arc::new(output)
     }
 
-    /// The failure of a write, with advice where the disk is full.
-    pub(super) fn error(&self, offset: u64, error: std::io::Error) -> Error {
-        let full = error.raw_os_error().is_some_and(|code| {
-            [rustix::io::Errno::NOSPC, rustix::io::Errno::DQUOT, rustix::io::Errno::FBIG]
-                .iter()
-                .any(|errno| errno.raw_os_error() == code)
-        });
+    /// The failure of a write as a sentence, with advice where the disk is full.
+    pub(super) fn error(&self, WriteError { offset, cause }: WriteError) -> Error {
+        let errno = Errno::from_io_error(&cause);
         let what = format!("write `{}` at host offset {offset}", self.path.display());
-        let failed = Error::new(Stage::Sink, Kind::Local, what).because(error);
-        if full { failed.advise("free some space, or write to another disk") } else { failed }
+        let failed = Error::new(Stage::Sink, Kind::Local, what).because(cause);
+        match errno {
+            Some(Errno::NOSPC | Errno::DQUOT) => failed.advise("free some space, or write to another disk"),
+            Some(Errno::FBIG) => {
+                failed.advise("raise the limit (`ulimit -f`), or write to a file system for larger files")
+            }
+            _ => failed,
+        }
     }
 
     /// Turns O_DIRECT on or off; a file system that refuses it goes on without.
@@ -89,15 +108,16 @@ impl Output {
     }
 
     /// Writes one extent the plain way; gives up O_DIRECT where the file system turns out to refuse it.
-    fn write_plainly(&self, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
+    fn write_plainly(&self, offset: u64, bytes: &[u8]) -> Result<(), WriteError> {
         use std::os::unix::fs::FileExt;
-        match self.file.write_all_at(bytes, offset) {
+        let written = match self.file.write_all_at(bytes, offset) {
             Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
                 self.set_direct(false);
                 self.file.write_all_at(bytes, offset)
             }
             result => result,
-        }
+        };
+        written.map_err(|cause| WriteError { offset, cause })
     }
 }
 

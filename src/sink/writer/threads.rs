@@ -2,9 +2,8 @@
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-use super::{Output, Preallocated, Writer};
+use super::{Output, Preallocated, WriteError, Writer};
 use crate::buffers::Slice;
-use crate::error::{Error, Kind, Result, Stage};
 
 /// Two keep a disk busy; more only compete with the encoders.
 pub(super) const THREADS: usize = 2;
@@ -26,7 +25,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     under_way: usize,
-    failed: Option<(u64, std::io::Error)>,
+    failed: Option<WriteError>,
 }
 
 impl Threads {
@@ -39,7 +38,7 @@ impl Threads {
                 while let Ok((offset, extent)) = orders.recv_blocking() {
                     let result = output.write_plainly(offset, &extent);
                     drop(extent);
-                    shared.done(offset, result);
+                    shared.done(result);
                 }
             };
             std::thread::Builder::new().name(format!("write-{index}")).spawn(run)
@@ -50,40 +49,36 @@ impl Threads {
 }
 
 impl Shared {
-    fn done(&self, offset: u64, result: std::io::Result<()>) {
+    fn done(&self, result: Result<(), WriteError>) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.under_way -= 1;
         if let Err(error) = result {
-            state.failed.get_or_insert((offset, error));
+            state.failed.get_or_insert(error);
         }
         self.written.notify_all();
     }
 }
 
 impl Writer for Threads {
-    fn submit(&mut self, offset: u64, extent: Slice) -> Result<()> {
+    fn submit(&mut self, offset: u64, extent: Slice) -> Result<(), WriteError> {
         self.preallocated.reach(&self.output, offset + extent.len() as u64);
         let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((offset, error)) = state.failed.take() {
-            return Err(self.output.error(offset, error));
-        }
+        state.failed.take().map_or(Ok(()), Err)?;
         state.under_way += 1;
         drop(state);
         if self.started > 0 && self.work.send_blocking((offset, extent)).is_ok() {
             return Ok(());
         }
-        Err(Error::new(Stage::Sink, Kind::Local, "no thread to write with could be started"))
+        let cause = std::io::Error::other("no thread to write with could be started");
+        Err(WriteError { offset, cause })
     }
 
-    fn drain(&mut self) -> Result<()> {
+    fn drain(&mut self) -> Result<(), WriteError> {
         let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
         while state.under_way > 0 {
             state = self.shared.written.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        match state.failed.take() {
-            Some((offset, error)) => Err(self.output.error(offset, error)),
-            None => Ok(()),
-        }
+        state.failed.take().map_or(Ok(()), Err)
     }
 
     fn method(&self) -> &'static str {

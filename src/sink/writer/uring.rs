@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use io_uring::{IoUring, Probe, opcode, types};
 
-use super::{Output, Preallocated, Writer};
+use super::{Output, Preallocated, WriteError, Writer};
 use crate::buffers::Slice;
-use crate::error::Result;
 
 /// Extents under way at most.
 const DEPTH: usize = 4;
@@ -33,7 +32,7 @@ impl Uring {
         Ok(Self { output, ring, under_way: [const { None }; DEPTH], preallocated: Preallocated::default() })
     }
 
-    fn free_slot(&mut self) -> Result<usize> {
+    fn free_slot(&mut self) -> Result<usize, WriteError> {
         loop {
             if let Some(slot) = self.under_way.iter().position(Option::is_none) {
                 return Ok(slot);
@@ -43,12 +42,12 @@ impl Uring {
     }
 
     /// Waits for at least so many writes and takes back their extents.
-    fn reap(&mut self, at_least: usize) -> Result<()> {
+    fn reap(&mut self, at_least: usize) -> Result<(), WriteError> {
         loop {
             match self.ring.submit_and_wait(at_least) {
                 Ok(_) => break,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(self.output.error(0, error)),
+                Err(cause) => return Err(WriteError { offset: 0, cause }),
             }
         }
         let done: Vec<_> =
@@ -61,14 +60,14 @@ impl Uring {
             let written = usize::try_from(result).unwrap_or(0);
             let errno = (result < 0).then(|| std::io::Error::from_raw_os_error(-result));
             let outcome = match errno {
-                Some(error) if error.kind() != std::io::ErrorKind::InvalidInput => Err(error),
+                Some(cause) if cause.kind() != std::io::ErrorKind::InvalidInput => {
+                    Err(WriteError { offset, cause })
+                }
                 // A short write, or a file system that refuses O_DIRECT: the rest goes the plain way.
                 _ if written < extent.len() => self.output.write_plainly(offset, &extent),
                 _ => Ok(()),
             };
-            if let (Err(error), true) = (outcome, first_failure.is_ok()) {
-                first_failure = Err(self.output.error(offset, error));
-            }
+            first_failure = first_failure.and(outcome);
         }
         first_failure
     }
@@ -79,7 +78,7 @@ impl Uring {
 }
 
 impl Writer for Uring {
-    fn submit(&mut self, offset: u64, extent: Slice) -> Result<()> {
+    fn submit(&mut self, offset: u64, extent: Slice) -> Result<(), WriteError> {
         self.preallocated.reach(&self.output, offset + extent.len() as u64);
         let slot = self.free_slot()?;
         let file = types::Fd(self.output.file.as_raw_fd());
@@ -97,21 +96,19 @@ impl Writer for Uring {
             // The queue has as many places as there are slots, and every submit empties it.
             let (offset, extent) =
                 self.under_way[slot].take().unwrap_or_else(|| unreachable!("it was just put there"));
-            return self
-                .output
-                .write_plainly(offset, &extent)
-                .map_err(|error| self.output.error(offset, error));
+            return self.output.write_plainly(offset, &extent);
         }
-        self.ring.submit().map_err(|error| self.output.error(offset, error))?;
-        Ok(())
+        self.ring.submit().map(drop).map_err(|cause| WriteError { offset, cause })
     }
 
-    fn drain(&mut self) -> Result<()> {
+    fn drain(&mut self) -> Result<(), WriteError> {
         let mut first_failure = Ok(());
         while self.count() > 0 {
-            let reaped = self.reap(1);
-            if first_failure.is_ok() {
-                first_failure = reaped;
+            let before = self.count();
+            match self.reap(1) {
+                // The ring itself fails; `drop` sees to what it still holds.
+                Err(error) if self.count() == before => return first_failure.and(Err(error)),
+                reaped => first_failure = first_failure.and(reaped),
             }
         }
         first_failure

@@ -4,7 +4,6 @@
 use std::collections::VecDeque;
 use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::runtime::Runtime;
@@ -12,9 +11,8 @@ use tokio::runtime::Runtime;
 use crate::error::{Error, Kind, Result, Stage};
 use crate::flow::ReadAt;
 use crate::openstack::{Body, Cloud, Download, Image};
+use crate::retry::Attempts;
 
-/// Tries without a new byte before it is given up.
-const TRIES: u32 = 5;
 /// Ranges begin at multiples of this, in bytes.
 const ALIGNMENT: u64 = 64 << 10;
 /// Length of a range whose neighbours were not asked for, in bytes.
@@ -94,12 +92,14 @@ impl GlanceBytes {
         let runtime = idle.map_or_else(runtime, Ok)?;
         let fetched = runtime.block_on(async {
             let mut bytes = Vec::with_capacity(len as usize);
-            let mut tries = 0;
+            let mut attempts = Attempts::new(self.cloud.retry());
             while (bytes.len() as u64) < len {
                 let before = bytes.len();
                 let Err(error) = self.fetch_part(start, len, &mut bytes).await else { continue };
-                tries = if bytes.len() > before { 1 } else { tries + 1 };
-                pause(tries, error).await?;
+                if bytes.len() > before {
+                    attempts.progressed();
+                }
+                pause(&mut attempts, error).await?;
             }
             Ok(bytes)
         });
@@ -148,7 +148,8 @@ impl ReadAt for GlanceBytes {
     }
 }
 
-/// An image from its beginning to its end. A download that breaks begins anew, up to where it was.
+/// An image from its beginning to its end. A download that breaks begins anew; what is skipped up to where it was
+/// must have the CRC-32 of what was there before.
 pub struct GlanceStream {
     cloud: Cloud,
     id: String,
@@ -158,9 +159,13 @@ pub struct GlanceStream {
     frame: Bytes,
     /// Bytes that were taken.
     done: u64,
+    /// CRC-32 of the bytes that were given in frames: those that were taken, when the next frame is wanted.
+    seen: crc32fast::Hasher,
     /// Bytes of this download, taken or skipped.
     at: u64,
-    tries: u32,
+    /// CRC-32 of those that were skipped.
+    again: crc32fast::Hasher,
+    attempts: Attempts,
 }
 
 impl GlanceStream {
@@ -170,31 +175,47 @@ impl GlanceStream {
     /// [`Kind::Local`] if there is no network runtime to be had.
     pub fn new(cloud: &Cloud, image: &Image) -> Result<Self> {
         let (cloud, id) = (cloud.for_stage(Stage::Source), image.id.clone());
-        let (body, frame, runtime) = (None, Bytes::new(), runtime()?);
-        Ok(Self { cloud, id, runtime, body, frame, done: 0, at: 0, tries: 0 })
+        let (seen, again) = (crc32fast::Hasher::new(), crc32fast::Hasher::new());
+        let (runtime, attempts) = (runtime()?, Attempts::new(cloud.retry()));
+        let (body, frame) = (None, Bytes::new());
+        Ok(Self { cloud, id, runtime, body, frame, done: 0, seen, at: 0, again, attempts })
     }
 
     /// The next bytes; none at the end.
     fn next(&mut self) -> Result<Bytes> {
         let (cloud, id, done) = (&self.cloud, &self.id, self.done);
-        let (body, at, tries) = (&mut self.body, &mut self.at, &mut self.tries);
+        let (body, at, attempts) = (&mut self.body, &mut self.at, &mut self.attempts);
+        let (seen, again) = (&mut self.seen, &mut self.again);
         self.runtime.block_on(async {
             loop {
-                match next_frame(cloud, id, body, at).await {
-                    Ok(frame) => {
-                        *at += frame.len() as u64;
-                        let known = frame.len() as u64 - at.saturating_sub(done).min(frame.len() as u64);
-                        if known == frame.len() as u64 && !frame.is_empty() {
-                            continue;
-                        }
-                        *tries = 0;
-                        return Ok(frame.slice(known as usize..));
-                    }
+                if body.is_none() {
+                    (*at, *again) = (0, crc32fast::Hasher::new());
+                }
+                let frame = match next_frame(cloud, id, body).await {
+                    Ok(Some(frame)) => frame,
+                    Ok(None) => return Ok(Bytes::new()),
                     Err(error) => {
                         *body = None;
-                        *tries += 1;
-                        pause(*tries, error).await?;
+                        if *at > 0 {
+                            // The way back to where it broke may take longer than all tries together.
+                            attempts.alive();
+                        }
+                        pause(attempts, error).await?;
+                        continue;
                     }
+                };
+                let skip = done.saturating_sub(*at).min(frame.len() as u64) as usize;
+                *at += frame.len() as u64;
+                if skip > 0 {
+                    again.update(&frame[..skip]);
+                    if *at >= done && again.clone().finalize() != seen.clone().finalize() {
+                        return Err(changed_before(id, done));
+                    }
+                }
+                if skip < frame.len() {
+                    attempts.progressed();
+                    seen.update(&frame[skip..]);
+                    return Ok(frame.slice(skip..));
                 }
             }
         })
@@ -219,10 +240,16 @@ impl std::fmt::Debug for GlanceStream {
     }
 }
 
-/// The next frame of a download, which is begun if need be; empty at its end.
-async fn next_frame(cloud: &Cloud, id: &str, body: &mut Option<Body>, at: &mut u64) -> Result<Bytes> {
+fn changed_before(id: &str, offset: u64) -> Error {
+    let what =
+        format!("image {id} changed between two downloads: its first {offset} bytes are not what they were");
+    Error::new(Stage::Source, Kind::SourceChanged, what)
+        .advise("run this again; if it happens again, the stored image is damaged")
+}
+
+/// The next frame of a download, which is begun if need be; `None` at its end.
+async fn next_frame(cloud: &Cloud, id: &str, body: &mut Option<Body>) -> Result<Option<Bytes>> {
     if body.is_none() {
-        *at = 0;
         *body = match cloud.download(id, None).await? {
             Download::Whole(body) => Some(body),
             _ => {
@@ -232,18 +259,19 @@ async fn next_frame(cloud: &Cloud, id: &str, body: &mut Option<Body>, at: &mut u
         };
     }
     match body {
-        Some(body) => Ok(body.next().await?.unwrap_or_default()),
-        None => Ok(Bytes::new()),
+        Some(body) => body.next().await,
+        None => Ok(None),
     }
 }
 
 /// Waits before the next try, or gives up.
-async fn pause(tries: u32, error: Error) -> Result<()> {
-    if !error.is_retryable() || tries >= TRIES {
+async fn pause(attempts: &mut Attempts, error: Error) -> Result<()> {
+    if !error.is_retryable() {
         return Err(error);
     }
+    let Some(pause) = attempts.after_failure(None) else { return Err(error) };
     tracing::info!("{error}; trying again");
-    tokio::time::sleep(Duration::from_millis(200 << tries)).await;
+    tokio::time::sleep(pause).await;
     Ok(())
 }
 

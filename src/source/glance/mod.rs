@@ -2,29 +2,26 @@
 //! at random.
 
 mod bytes;
+mod in_order;
 mod pace;
 mod stripes;
 
 use std::ops::Range;
-use std::pin::pin;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::{Assembler, Outlet, PROBE_BYTES, Source, Stopped, Wanted, image_format};
+use super::{Outlet, PROBE_BYTES, Source, Stopped, Wanted, image_format};
 use crate::error::{Error, Kind, Result, Stage};
 use crate::facts::{Access, SourceFacts};
 use crate::hash::{Algorithm, Digest};
-use crate::openstack::{Body, Cloud, Download, Image};
-use crate::units::ClusterIndex;
+use crate::openstack::{Cloud, Download, Image};
+use crate::retry::Attempts;
 
 pub use bytes::{GlanceBytes, GlanceStream};
 
-/// A download that has to wait this long for one chunk's room would fall below 2 MiB/s, at which a
-/// service may cut it: better to hang up in good order.
-const PATIENCE: Duration = Duration::from_millis(900);
 /// How long a second download may take to begin while an upload is open, before it is clear that
 /// the service does not serve both at once.
 const BEGIN_WHILE_UPLOADING: Duration = Duration::from_secs(30);
-const TOO_SLOW: &str = "this machine encodes more slowly than the bytes come, and services cut slow readers: give a lower --level or more --threads";
+
 /// An image that holds a raw disk.
 #[derive(Debug)]
 pub struct GlanceSource {
@@ -79,73 +76,6 @@ impl GlanceSource {
         Ok(self.size)
     }
 
-    /// Everything from byte 0 to `end`. Hangs up and comes back if it may and has to.
-    async fn read_in_order(&self, end: u64, outlet: &mut Outlet) -> Result<()> {
-        let mut assembler = Assembler::new(ClusterIndex(0), outlet);
-        let mut done = 0;
-        while done < end {
-            let mut body = self.open(outlet).await?;
-            let (opened, mut waited) = (Instant::now(), Duration::ZERO);
-            let mut at = 0;
-            let mut hung_up = false;
-            while !hung_up && done < end {
-                let next = body.next().await;
-                let Some(frame) = next.map_err(|error| {
-                    // It was us whom the bytes waited for, and not the other way round.
-                    if waited > opened.elapsed() / 2 { error.advise(TOO_SLOW) } else { error }
-                })?
-                else {
-                    break;
-                };
-                if at + frame.len() as u64 > self.size {
-                    return Err(self.wrong_length(at + frame.len() as u64));
-                }
-                outlet.count_read(frame.len() as u64);
-                let begin = at;
-                if done == 0 {
-                    self.warn_of_magic(&frame);
-                }
-                at += frame.len() as u64;
-                if at <= done {
-                    continue;
-                }
-                let fresh = &frame[(done - begin) as usize..(end.min(at) - begin) as usize];
-                done += fresh.len() as u64;
-                let may_hang_up = outlet.resume().is_some();
-                let mut push = pin!(assembler.push(fresh, outlet));
-                if !may_hang_up {
-                    let begin = Instant::now();
-                    push.await?;
-                    waited += begin.elapsed();
-                } else if let Ok(pushed) = tokio::time::timeout(PATIENCE, &mut push).await {
-                    pushed?;
-                } else {
-                    hung_up = true;
-                    // Closed here, in good order, before the service cuts it.
-                    body = body.closed();
-                    push.await?;
-                }
-            }
-            if done < end && !hung_up {
-                return Err(self.wrong_length(done));
-            }
-            // Where the service did not announce a length, only the end of the body tells it.
-            if done == self.size
-                && let Some(more) = body.next().await?
-            {
-                return Err(self.wrong_length(done + more.len() as u64));
-            }
-            if hung_up && done < end {
-                tracing::info!(
-                    "{}: closed the download at {done} to let the upload catch up",
-                    self.facts.name
-                );
-                wait_for_room(outlet).await?;
-            }
-        }
-        Ok(assembler.flush(outlet).await?)
-    }
-
     /// The image's disk_format rules; what its bytes look like is only worth a word.
     fn warn_of_magic(&self, head: &[u8]) {
         if let Some(format) = image_format(&head[..head.len().min(PROBE_BYTES)]) {
@@ -154,26 +84,6 @@ impl GlanceSource {
                 self.facts.name
             );
         }
-    }
-
-    async fn open(&self, outlet: &Outlet) -> Result<Body> {
-        match begin(&self.cloud, &self.image.id, None, outlet.resume().is_some()).await? {
-            Download::Whole(body) if body.announced().is_none_or(|len| len == self.size) => Ok(body),
-            Download::Whole(body) => Err(self.wrong_length(body.announced().unwrap_or(0))),
-            Download::Part(_) | Download::NoRange | Download::NoData => Err(Error::new(
-                Stage::Source,
-                Kind::Source,
-                format!("download {}: Glance answers that it has no data", self.facts.name),
-            )
-            .advise("look at it with `openstack image show`; an image that is still queued has none")),
-        }
-    }
-
-    fn wrong_length(&self, found: u64) -> Error {
-        let what =
-            format!("{} has {} bytes by its record, but {found} were sent", self.facts.name, self.size);
-        Error::new(Stage::Source, Kind::SourceChanged, what)
-            .advise("run this again; if it happens again, the stored image is damaged")
     }
 }
 
@@ -205,33 +115,35 @@ pub fn known_digest(image: &Image) -> Option<Digest> {
     strong.or(weak).map(|(algorithm, hex)| Digest { algorithm, hex: hex.to_ascii_lowercase() })
 }
 
-async fn wait_for_room(outlet: &Outlet) -> Result<(), Stopped> {
-    while outlet.resume().is_some_and(|room| !room()) {
-        if outlet.is_stopped() {
-            return Err(Stopped);
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    Ok(())
-}
-
 /// Begins a download. While an upload is open the service may have nobody left to serve it, and both would
 /// wait for each other: that is noticed here.
-async fn begin(cloud: &Cloud, id: &str, range: Option<Range<u64>>, uploading: bool) -> Result<Download> {
+async fn begin(
+    cloud: &Cloud,
+    id: &str,
+    range: Option<Range<u64>>,
+    uploading: bool,
+    attempts: &mut Attempts,
+) -> Result<Download> {
     const ADVICE: &str = "give a larger --spool-disk or --memory, so that no second download is needed";
-    let download = cloud.download(id, range);
     if !uploading {
-        return download.await;
+        return cloud.download_within(id, range, attempts).await;
     }
-    match tokio::time::timeout(BEGIN_WHILE_UPLOADING, download).await {
-        Ok(Err(error)) if error.is_retryable() => Err(error.advise(ADVICE)),
-        Ok(answer) => answer,
-        Err(_) => {
-            let what = format!(
-                "download image {id} while the upload is open: no answer for {} s; the service seems to serve one request at a time",
-                BEGIN_WHILE_UPLOADING.as_secs()
-            );
-            Err(Error::new(Stage::Source, Kind::Network, what).advise(ADVICE))
-        }
+    loop {
+        let mut once = Attempts::new(cloud.retry().once());
+        let download = cloud.download_within(id, range.clone(), &mut once);
+        let error = match tokio::time::timeout(BEGIN_WHILE_UPLOADING, download).await {
+            Ok(Err(error)) if error.is_retryable() => error,
+            Ok(answer) => return answer,
+            Err(_) => {
+                let what = format!(
+                    "download image {id} while the upload is open: no answer for {} s; the service seems to serve one request at a time",
+                    BEGIN_WHILE_UPLOADING.as_secs()
+                );
+                return Err(Error::new(Stage::Source, Kind::Network, what).advise(ADVICE));
+            }
+        };
+        let Some(pause) = attempts.after_failure(once.asked()) else { return Err(error.advise(ADVICE)) };
+        tracing::info!("{error}; trying again");
+        tokio::time::sleep(pause).await;
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -15,13 +15,11 @@ use super::pace::Pace;
 use super::{GlanceSource, begin};
 use crate::buffers::Pool;
 use crate::error::{Error, Kind, Result, Stage};
-use crate::flow::STRIPE_CHUNKS;
+use crate::flow::{CHUNK_BYTES, STRIPE_CHUNKS};
 use crate::openstack::{Cloud, Download};
+use crate::retry::Attempts;
 use crate::source::{Gather, Gathered, Outlet, Stopped, Wanted};
 use crate::units::ClusterIndex;
-
-/// Tries for one stripe.
-const STRIPE_TRIES: u32 = 5;
 
 /// A stripe under way.
 struct Stripe {
@@ -108,22 +106,33 @@ fn next_stripe(ahead: &mut VecDeque<Range<u64>>, bytes: u64) -> Option<Range<u64
 
 /// Reads one stripe; a broken connection goes on where it broke.
 async fn fetch(cloud: Cloud, id: String, mut filling: Filling, uploading: bool) -> Result<()> {
-    let mut tries = 0;
+    let mut attempts = Attempts::new(cloud.retry());
     while filling.at < filling.end {
-        let Err(error) = fetch_part(&cloud, &id, &mut filling, uploading).await else { continue };
-        tries += 1;
-        if !error.is_retryable() || tries >= STRIPE_TRIES {
+        let from = filling.at;
+        let fetched = fetch_part(&cloud, &id, &mut filling, uploading, &mut attempts).await;
+        let Err(error) = fetched else { continue };
+        if !error.is_retryable() {
             return Err(error);
         }
+        if filling.at - from >= CHUNK_BYTES as u64 {
+            attempts.progressed();
+        }
+        let Some(pause) = attempts.after_failure(None) else { return Err(error) };
         tracing::info!("{error}; trying again from byte {}", filling.at);
-        tokio::time::sleep(Duration::from_millis(200 << tries)).await;
+        tokio::time::sleep(pause).await;
     }
     Ok(())
 }
 
-async fn fetch_part(cloud: &Cloud, id: &str, filling: &mut Filling, uploading: bool) -> Result<()> {
+async fn fetch_part(
+    cloud: &Cloud,
+    id: &str,
+    filling: &mut Filling,
+    uploading: bool,
+    attempts: &mut Attempts,
+) -> Result<()> {
     let range = filling.at..filling.end;
-    let Download::Part(mut body) = begin(cloud, id, Some(range.clone()), uploading).await? else {
+    let Download::Part(mut body) = begin(cloud, id, Some(range.clone()), uploading, attempts).await? else {
         let what = format!(
             "bytes {} to {} of image {id} were not served as asked, though a probe was",
             range.start,
