@@ -104,12 +104,14 @@ pub struct ConvertArgs {
     /// Compare the source with the hash that Glance keeps of it
     #[arg(long, default_value = "on", help_heading = "Safety")]
     pub verify_source: OnOff,
-    /// Decode every compressed cluster again, by another library, and compare it before it is placed
-    #[arg(long, default_value_t = OnOff::from(snapcow::convert::Proof::default().verify_encode), help_heading = "Safety")]
-    pub verify_encode: OnOff,
-    /// Make the digest of the guest's content that `blksum` makes, for summary and receipt
-    #[arg(long, default_value_t = OnOff::from(snapcow::convert::Proof::default().guest_digest), help_heading = "Safety")]
-    pub guest_digest: OnOff,
+    /// Decode every compressed cluster again, by another library, and compare it before it is placed [default: on from
+    /// or to Glance, where it hardly shows; else off]
+    #[arg(long, help_heading = "Safety")]
+    pub verify_encode: Option<OnOff>,
+    /// Make the digest of the guest's content that `blksum` makes, for summary and receipt [default: on from or to
+    /// Glance and with --report; else off]
+    #[arg(long, help_heading = "Safety")]
+    pub guest_digest: Option<OnOff>,
     /// Replace an existing file; the old one survives a failure
     #[arg(long, help_heading = "Safety")]
     pub force: bool,
@@ -238,18 +240,6 @@ pub enum CompatName {
 pub enum OnOff {
     On,
     Off,
-}
-
-impl From<bool> for OnOff {
-    fn from(is_on: bool) -> Self {
-        if is_on { Self::On } else { Self::Off }
-    }
-}
-
-impl std::fmt::Display for OnOff {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if *self == Self::On { "on" } else { "off" })
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -90,7 +90,8 @@ pub fn carry_out(
         #[cfg(feature = "openstack")]
         clouds,
     )?;
-    let keeper = state::open(options, &opened, words, quiet, (geometry, compression))?;
+    let proof = proof(options, &plan, &target);
+    let keeper = state::open(options, &opened, words, quiet, (geometry, compression, proof))?;
     if options.dry_run {
         return rehearse(
             options,
@@ -121,7 +122,7 @@ pub fn carry_out(
     notes.extend(plan.notes.iter().cloned());
     notes.iter().filter(|_| !quiet).for_each(|note| tell(format_args!("snapcow: note: {note}")));
     let (source, source_digest) = (opened.source, opened.digest);
-    let (shared, cancel, proof) = (Arc::clone(&counters), cancel.clone(), proof(options));
+    let (shared, cancel) = (Arc::clone(&counters), cancel.clone());
     let job =
         Job { source, source_digest, proof, geometry, compression, spool_dir, counters: shared, cancel };
     let progress = Progress::start(options.progress, quiet, counters, plan.facts.source.len);
@@ -244,10 +245,13 @@ pub fn format(options: &ConvertArgs) -> Result<(Geometry, Compression)> {
     ))
 }
 
-fn proof(options: &ConvertArgs) -> Proof {
+/// Beside a network and the hash of the source the proofs hardly show; between local files they would.
+fn proof(options: &ConvertArgs, plan: &Plan, target: &TargetWords<'_>) -> Proof {
+    let in_glance = plan.facts.source.is_remote || matches!(target, TargetWords::Glance(_));
+    let has_receipt = options.report.is_some();
     Proof {
-        verify_encode: options.verify_encode == OnOff::On,
-        guest_digest: options.guest_digest == OnOff::On,
+        verify_encode: options.verify_encode.map_or(in_glance, |wish| wish == OnOff::On),
+        guest_digest: options.guest_digest.map_or(in_glance || has_receipt, |wish| wish == OnOff::On),
     }
 }
 

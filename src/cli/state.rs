@@ -3,6 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use snapcow::convert::Proof;
 use snapcow::encode::{Compression, build};
 use snapcow::error::{Error, Kind, Result, Stage};
 use snapcow::place::Geometry;
@@ -19,12 +20,12 @@ pub fn open(
     opened: &Opened,
     target: String,
     quiet: bool,
-    (geometry, compression): (Geometry, Compression),
+    (geometry, compression, proof): (Geometry, Compression, Proof),
 ) -> Result<Option<Keeper>> {
     let Some(path) = &options.state else { return Ok(None) };
     let key = Key {
         build: build(compression),
-        format: format!("{geometry:?}, {compression:?}, guest digest {:?}", options.guest_digest),
+        format: format!("{geometry:?}, {compression:?}, guest digest {}", proof.guest_digest),
         source: source(options, opened)?,
         target,
     };

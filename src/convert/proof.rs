@@ -15,8 +15,9 @@ impl Proof {
 }
 
 impl Default for Proof {
-    /// What the command does unless told otherwise.
+    /// Both: beside a network and the hash of the source they hardly show. Between local files the command leaves them
+    /// out unless told otherwise, or asked for a receipt.
     fn default() -> Self {
-        Self { verify_encode: false, guest_digest: true }
+        Self { verify_encode: true, guest_digest: true }
     }
 }

@@ -73,8 +73,9 @@ fn every_report_fits_the_schema() {
     let local = |words: &[&str]| report_of(words, scene.path(), |words| convert(words));
     let cloud =
         |words: &[&str]| report_of(words, scene.path(), |words| convert_in(&lab, "lab-noranges", words));
-    let (code, from_glance) = cloud(&[&source, &target, "--compression", "zstd", "--verify-encode", "on"]);
+    let (code, from_glance) = cloud(&[&source, &target, "--compression", "zstd"]);
     assert_eq!(code, 0, "{from_glance}");
+    assert!(from_glance["receipt"]["verified_clusters"].as_u64() > Some(0), "by default, where Glance is");
     let mut reports = vec![from_glance];
     let mut add = |(code, report): (i32, Value), expected| {
         assert_eq!(code, expected, "{report}");
@@ -102,6 +103,7 @@ fn every_report_fits_the_schema() {
     add(interrupted(scene.path()), 130);
     let outcomes: Vec<_> = reports[reports.len() - 2..].iter().map(|report| &report["outcome"]).collect();
     assert_eq!(outcomes, ["network", "interrupted"]);
+    assert!(reports[1]["receipt"]["verified_clusters"].is_null(), "not between files, by default");
     for (report, errors) in reports.iter().zip(complaints(&lab, &reports)) {
         assert_eq!(errors, [""; 0], "{report:#}");
     }
