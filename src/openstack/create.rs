@@ -150,8 +150,10 @@ impl Cloud {
                     return self.image_of(answer, what).map(|image| Posted::Made(Box::new(image)));
                 }
                 Ok(answer) if answer.status == 403 => return Ok(Posted::Forbidden(answer)),
-                // After a lost answer an ID in use is most likely our own record.
-                Ok(answer) if answer.status == 409 && attempts.failures() > 0 => self.refuse(&answer, what),
+                // An ID in use is most likely our own record, and after a lost answer any refusal may come too late.
+                Ok(answer) if answer.status == 409 || attempts.failures() > 0 => {
+                    return self.made_after_all(new, what, self.refuse(&answer, what)).await;
+                }
                 Ok(answer) => return Err(self.refuse(&answer, what)),
                 Err(error) if error.is_retryable() => error,
                 Err(error) => return Err(error),
@@ -172,7 +174,9 @@ impl Cloud {
         match self.peek(&new.id, what).await {
             Ok(Some(image)) => Ok(Posted::Made(Box::new(image))),
             Ok(None) => Err(error.settled()),
-            Err(_) => Err(error.advise(format!("see whether image {} exists, and delete it", new.id))),
+            Err(_) => {
+                Err(error.retry().advise(format!("see whether image {} exists, and delete it", new.id)))
+            }
         }
     }
 

@@ -107,7 +107,8 @@ impl GlanceSource {
     ) -> Result<Ended> {
         (reading.came, reading.slow) = (false, false);
         let (mut body, mut at) = self.open(reading, outlet, attempts).await?;
-        let (opened, mut waited) = (Instant::now(), Duration::ZERO);
+        // What is skipped on the way back is no work of ours, and says nothing of our speed.
+        let (opened, mut fresh_since, mut waited) = (Instant::now(), None, Duration::ZERO);
         let mut again = crc32fast::Hasher::new();
         while reading.done < end {
             let Some(frame) = body.next().await? else { return Err(self.wrong_length(at)) };
@@ -135,12 +136,12 @@ impl GlanceSource {
             reading.seen.update(fresh);
             reading.done += fresh.len() as u64;
             let begin = Instant::now();
+            let fresh_since = *fresh_since.get_or_insert(begin);
             if hand_on(&mut reading.assembler, fresh, outlet, &mut body).await? {
                 return Ok(Ended::HungUp);
             }
             waited += begin.elapsed();
-            let lived = opened.elapsed();
-            reading.slow = lived < STEADY && waited > lived / 2;
+            reading.slow = opened.elapsed() < STEADY && waited > fresh_since.elapsed() / 2;
         }
         // Where the service did not announce a length, only the end of the body tells it.
         if reading.done == self.size
