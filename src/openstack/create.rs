@@ -150,8 +150,8 @@ impl Cloud {
                     return self.image_of(answer, what).map(|image| Posted::Made(Box::new(image)));
                 }
                 Ok(answer) if answer.status == 403 => return Ok(Posted::Forbidden(answer)),
-                // An ID in use is most likely our own record, and after a lost answer any refusal may come too late.
-                Ok(answer) if answer.status == 409 || attempts.failures() > 0 => {
+                // After a lost answer any refusal may come too late, and an ID in use is most likely our own record.
+                Ok(answer) if attempts.failures() > 0 => {
                     return self.made_after_all(new, what, self.refuse(&answer, what)).await;
                 }
                 Ok(answer) => return Err(self.refuse(&answer, what)),
