@@ -70,6 +70,23 @@ pub struct ConvertArgs {
     /// Take the source for a raw disk even if it begins like an image format
     #[arg(short = 'f', long, value_name = "FORMAT", help_heading = "Format")]
     pub source_format: Option<SourceFormat>,
+    /// Replace an existing file; the old one survives a failure
+    #[arg(long, help_heading = "Safety")]
+    pub force: bool,
+
+    #[command(flatten)]
+    pub how: ConversionArgs,
+    #[cfg(feature = "openstack")]
+    #[command(flatten)]
+    pub image: ImageArgs,
+    #[cfg(feature = "openstack")]
+    #[command(flatten)]
+    pub cloud: CloudPairArgs,
+}
+
+/// How a disk is converted, whatever command asks for it.
+#[derive(Clone, Debug, Parser)]
+pub struct ConversionArgs {
     /// Compression of the clusters; zstd needs QEMU 5.1 or newer to read
     #[arg(long, default_value = "zlib", help_heading = "Format")]
     pub compression: CompressionName,
@@ -112,22 +129,12 @@ pub struct ConvertArgs {
     /// Glance and with --report; else off]
     #[arg(long, help_heading = "Safety")]
     pub guest_digest: Option<OnOff>,
-    /// Replace an existing file; the old one survives a failure
-    #[arg(long, help_heading = "Safety")]
-    pub force: bool,
     /// Keep what the first pass found in FILE, so that the same command goes on from there after a failure
     #[arg(long, value_name = "FILE", help_heading = "Safety")]
     pub state: Option<PathBuf>,
     /// Look up, probe, print the plan, and stop
     #[arg(long, help_heading = "Safety")]
     pub dry_run: bool,
-
-    #[cfg(feature = "openstack")]
-    #[command(flatten)]
-    pub image: ImageArgs,
-    #[cfg(feature = "openstack")]
-    #[command(flatten)]
-    pub cloud: CloudArgs,
 
     /// Write a receipt, also of a failure
     #[arg(long, value_name = "FILE.json", help_heading = "Output")]
@@ -167,6 +174,29 @@ pub struct ImageArgs {
     pub allow_duplicate: bool,
 }
 
+/// The clouds of a command that has a source and a target.
+#[cfg(feature = "openstack")]
+#[derive(Clone, Debug, Default, Parser)]
+#[command(next_help_heading = "Cloud")]
+pub struct CloudPairArgs {
+    #[command(flatten)]
+    pub cloud: CloudArgs,
+    /// The cloud of the source, if it is another one
+    #[arg(long, value_name = "NAME")]
+    pub source_cloud: Option<String>,
+    /// The cloud of the target, if it is another one
+    #[arg(long, value_name = "NAME")]
+    pub target_cloud: Option<String>,
+}
+
+#[cfg(feature = "openstack")]
+impl From<CloudArgs> for CloudPairArgs {
+    fn from(cloud: CloudArgs) -> Self {
+        Self { cloud, source_cloud: None, target_cloud: None }
+    }
+}
+
+/// The cloud of a command, and how patient it is with it.
 #[cfg(feature = "openstack")]
 #[derive(Clone, Debug, Default, Parser)]
 #[command(next_help_heading = "Cloud")]
@@ -174,12 +204,6 @@ pub struct CloudArgs {
     /// A cloud in clouds.yaml [default: $OS_CLOUD, the OS_* variables, or the only cloud there]
     #[arg(long, value_name = "NAME")]
     pub os_cloud: Option<String>,
-    /// The cloud of the source, if it is another one
-    #[arg(long, value_name = "NAME")]
-    pub source_cloud: Option<String>,
-    /// The cloud of the target, if it is another one
-    #[arg(long, value_name = "NAME")]
-    pub target_cloud: Option<String>,
     /// The region whose Glance is meant
     #[arg(long, value_name = "NAME")]
     pub os_region_name: Option<String>,

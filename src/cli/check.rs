@@ -40,16 +40,11 @@ pub struct CheckArgs {
 
 /// Runs the command.
 pub fn run(options: &CheckArgs, quiet: bool, cancel: &Cancel) -> Result<()> {
-    #[cfg(feature = "openstack")]
-    if options.cloud.target_cloud.is_some() {
-        let what = "--target-cloud means nothing for check, which has no target";
-        return Err(Error::new(Stage::Plan, Kind::Usage, what).advise("give --os-cloud"));
-    }
     let (input, file) = match options.image.strip_prefix("glance:") {
         #[cfg(feature = "openstack")]
         Some(name) => {
             let mut clouds = Clouds::new(options.cloud.clone(), cancel.clone());
-            (image::open_ranges(name, options.cloud.source_cloud.clone(), &mut clouds)?, None)
+            (image::open_ranges(name, None, &mut clouds)?, None)
         }
         #[cfg(not(feature = "openstack"))]
         Some(_) => return Err(convert::no_openstack()),

@@ -23,16 +23,34 @@ use super::terminal::Plain;
 use super::{state, summary, tell};
 
 /// Runs the command.
-pub fn run(options: ConvertArgs, quiet: bool, cancel: &Cancel) -> Result<()> {
+pub fn run(options: &ConvertArgs, quiet: bool, cancel: &Cancel) -> Result<()> {
     #[cfg(feature = "openstack")]
     let mut clouds = Clouds::new(options.cloud.clone(), cancel.clone());
-    let mut outcome = Outcome::begun();
-    let result = carry_out(
-        &options,
+    let (_, result) = recorded(
+        options,
         quiet,
         cancel,
         #[cfg(feature = "openstack")]
         &mut clouds,
+    );
+    result
+}
+
+/// Converts, writes the report and settles the state file; gives what is known of the run, also of one that
+/// failed. The ID of a new image stands on standard output as soon as it is whole.
+pub fn recorded(
+    options: &ConvertArgs,
+    quiet: bool,
+    cancel: &Cancel,
+    #[cfg(feature = "openstack")] clouds: &mut Clouds,
+) -> (Outcome, Result<()>) {
+    let mut outcome = Outcome::begun();
+    let result = carry_out(
+        options,
+        quiet,
+        cancel,
+        #[cfg(feature = "openstack")]
+        clouds,
         &mut outcome,
     );
     #[cfg(feature = "openstack")]
@@ -44,12 +62,12 @@ pub fn run(options: ConvertArgs, quiet: bool, cancel: &Cancel) -> Result<()> {
         Kind::Interrupted(_) => error,
         _ => cancel.check(error.stage()).err().unwrap_or(error),
     });
-    let result = match &options.report {
-        Some(path) => reported(path, &options, &outcome, result),
+    let result = match &options.how.report {
+        Some(path) => reported(path, options, &outcome, result),
         None => result,
     };
-    state::settle(outcome.keeper, quiet, result.as_ref().err());
-    result
+    state::settle(outcome.keeper.take(), quiet, result.as_ref().err());
+    (outcome, result)
 }
 
 /// Writes the report, also of a failure.
@@ -92,7 +110,7 @@ pub fn carry_out(
     )?;
     let proof = proof(options, &plan, &target);
     let keeper = state::open(options, &opened, words, quiet, (geometry, compression, proof))?;
-    if options.dry_run {
+    if options.how.dry_run {
         return rehearse(
             options,
             &target,
@@ -125,7 +143,7 @@ pub fn carry_out(
     let (shared, cancel) = (Arc::clone(&counters), cancel.clone());
     let job =
         Job { source, source_digest, proof, geometry, compression, spool_dir, counters: shared, cancel };
-    let progress = Progress::start(options.progress, quiet, counters, plan.facts.source.len);
+    let progress = Progress::start(options.how.progress, quiet, counters, plan.facts.source.len);
     let receipt = carry(&plan, &job, sink, progress, outcome)?;
     #[cfg(feature = "openstack")]
     let said = announce(clouds, outcome, &plan, &receipt);
@@ -181,11 +199,11 @@ fn make_plan(
         sink: target.facts(),
         machine: machine_facts(spool_dir),
         wishes: Wishes {
-            cluster_size: options.cluster_size,
-            threads: options.threads.map(usize::from),
-            connections: options.connections.map(usize::from),
-            memory_bytes: options.memory,
-            spool_disk: options.spool_disk,
+            cluster_size: options.how.cluster_size,
+            threads: options.how.threads.map(usize::from),
+            connections: options.how.connections.map(usize::from),
+            memory_bytes: options.how.memory,
+            spool_disk: options.how.spool_disk,
         },
     })
 }
@@ -210,17 +228,17 @@ fn finish(quiet: bool, receipt: Receipt, outcome: &mut Outcome) {
 
 pub fn format(options: &ConvertArgs) -> Result<(Geometry, Compression)> {
     let usage = |what: String| Error::new(Stage::Plan, Kind::Usage, what);
-    let small = options.deflate_window == DeflateWindow::Small;
-    if small && options.compression != CompressionName::Zlib {
+    let small = options.how.deflate_window == DeflateWindow::Small;
+    if small && options.how.compression != CompressionName::Zlib {
         return Err(usage("--deflate-window 4k means something for --compression zlib only".into()));
     }
-    let family = match options.compression {
+    let family = match options.how.compression {
         CompressionName::Zlib if small => Some(Family::DeflateSmallWindow),
         CompressionName::Zlib => Some(Family::Deflate),
         CompressionName::Zstd => Some(Family::Zstd),
         CompressionName::None => None,
     };
-    let compression = match (family, options.level) {
+    let compression = match (family, options.how.level) {
         (None, Some(_)) => return Err(usage("--level means nothing with --compression none".into())),
         (None, None) => Compression::None,
         (Some(family), level) => {
@@ -231,16 +249,16 @@ pub fn format(options: &ConvertArgs) -> Result<(Geometry, Compression)> {
             family.at(level).ok_or_else(what)?
         }
     };
-    let compat = match options.compat {
+    let compat = match options.how.compat {
         CompatName::V1_1 => Compat::V1_1,
         CompatName::V0_10 => Compat::V0_10,
     };
-    if compat == Compat::V0_10 && options.compression == CompressionName::Zstd {
+    if compat == Compat::V0_10 && options.how.compression == CompressionName::Zstd {
         return Err(usage("--compat 0.10 cannot hold zstd clusters".into())
             .advise("use --compression zlib, or --compat 1.1"));
     }
     Ok((
-        Geometry { compat, compression: compression.header_type(), cluster_size: options.cluster_size },
+        Geometry { compat, compression: compression.header_type(), cluster_size: options.how.cluster_size },
         compression,
     ))
 }
@@ -248,15 +266,15 @@ pub fn format(options: &ConvertArgs) -> Result<(Geometry, Compression)> {
 /// Beside a network and the hash of the source the proofs hardly show; between local files they would.
 fn proof(options: &ConvertArgs, plan: &Plan, target: &TargetWords<'_>) -> Proof {
     let in_glance = plan.facts.source.is_remote || matches!(target, TargetWords::Glance(_));
-    let has_receipt = options.report.is_some();
+    let has_receipt = options.how.report.is_some();
     Proof {
-        verify_encode: options.verify_encode.map_or(in_glance, |wish| wish == OnOff::On),
-        guest_digest: options.guest_digest.map_or(in_glance || has_receipt, |wish| wish == OnOff::On),
+        verify_encode: options.how.verify_encode.map_or(in_glance, |wish| wish == OnOff::On),
+        guest_digest: options.how.guest_digest.map_or(in_glance || has_receipt, |wish| wish == OnOff::On),
     }
 }
 
 fn spool_dir(options: &ConvertArgs) -> PathBuf {
-    options.spool_dir.clone().unwrap_or_else(|| match std::env::var_os("TMPDIR") {
+    options.how.spool_dir.clone().unwrap_or_else(|| match std::env::var_os("TMPDIR") {
         Some(dir) if !dir.is_empty() => dir.into(),
         _ => "/var/tmp".into(),
     })
@@ -273,7 +291,7 @@ fn notes(options: &ConvertArgs, target: &TargetWords<'_>, opened: &Opened) -> Ve
     if matches!(target, TargetWords::Glance(_)) {
         notes.push("where Nova keeps its disks in Ceph, a qcow2 image loses copy-on-write cloning and is converted on each host".into());
     }
-    if options.compression == CompressionName::Zstd {
+    if options.how.compression == CompressionName::Zstd {
         notes.push("zstd clusters need QEMU 5.1 or newer wherever the image is used".into());
     }
     notes

@@ -15,12 +15,12 @@ use snapcow::sink::{Delivery, GlanceSink};
 use snapcow::source::{GlanceSource, known_digest};
 use snapcow::state::Keeper;
 
-use super::args::{CloudArgs, ConvertArgs, OnOff};
+use super::args::{CloudPairArgs, ConvertArgs, OnOff};
 use super::opened::Opened;
 
 /// The clouds of a run, logged in to when first needed.
 pub struct Clouds {
-    options: CloudArgs,
+    options: CloudPairArgs,
     cancel: Cancel,
     known: Vec<(Option<String>, Cloud)>,
     warned: bool,
@@ -35,14 +35,14 @@ pub struct CreatedTarget {
 }
 
 impl Clouds {
-    pub fn new(options: CloudArgs, cancel: Cancel) -> Self {
-        Self { options, cancel, known: Vec::new(), warned: false }
+    pub fn new(options: impl Into<CloudPairArgs>, cancel: Cancel) -> Self {
+        Self { options: options.into(), cancel, known: Vec::new(), warned: false }
     }
 
     /// A cloud that stands for all names.
     #[cfg(feature = "embedded")]
     pub fn only(cloud: Cloud, cancel: Cancel) -> Self {
-        Self { options: CloudArgs::default(), cancel, known: vec![(None, cloud)], warned: false }
+        Self { options: CloudPairArgs::default(), cancel, known: vec![(None, cloud)], warned: false }
     }
 
     /// Runs a call, unless a signal comes first.
@@ -72,17 +72,21 @@ impl Clouds {
     }
 
     fn cloud(&mut self, own: Option<String>, stage: Stage) -> Result<Cloud> {
-        let name = own.or_else(|| self.options.os_cloud.clone());
+        let name = own.or_else(|| self.options.cloud.os_cloud.clone());
         if let Some((_, cloud)) = self.known.iter().find(|(known, _)| *known == name) {
             return Ok(cloud.for_stage(stage));
         }
         let options = CloudOptions {
             cloud: name.clone(),
-            region_name: self.options.os_region_name.clone(),
-            interface: self.options.os_interface.clone(),
-            cacert: self.options.os_cacert.clone(),
-            insecure: self.options.insecure,
-            retry: Retry { retries: self.options.retries, time: self.options.retry_time, ..Retry::default() },
+            region_name: self.options.cloud.os_region_name.clone(),
+            interface: self.options.cloud.os_interface.clone(),
+            cacert: self.options.cloud.os_cacert.clone(),
+            insecure: self.options.cloud.insecure,
+            retry: Retry {
+                retries: self.options.cloud.retries,
+                time: self.options.cloud.retry_time,
+                ..Retry::default()
+            },
         };
         keep_out_of_core_dumps();
         if options.insecure {
@@ -228,7 +232,7 @@ impl Clouds {
         };
         if let Kind::Interrupted(_) = error.kind() {
             // The answer may be lost, the record not.
-            let uninterrupted = Clouds::new(CloudArgs::default(), Cancel::new());
+            let uninterrupted = Clouds::new(CloudPairArgs::default(), Cancel::new());
             let deleted = uninterrupted.wait(Stage::Sink, cloud.delete(&new.id));
             deleted.map_err(|left| Error::new(Stage::Sink, Kind::Other, left.to_string()))?;
         } else if error.is_retryable() {
@@ -304,9 +308,10 @@ pub fn open_source(name: &str, options: &ConvertArgs, clouds: &mut Clouds) -> Re
         return Err(Error::new(Stage::Source, Kind::Source, what).advise(advice));
     }
     let ranges = clouds.wait(Stage::Source, cloud.probe_range(&image.id, image.size.unwrap_or(0)))?;
-    let connections = options.connections.map_or(2, usize::from);
-    let source = GlanceSource::new(cloud, image.clone(), ranges, connections, options.connections.is_some());
-    let digest = match options.verify_source {
+    let connections = options.how.connections.map_or(2, usize::from);
+    let source =
+        GlanceSource::new(cloud, image.clone(), ranges, connections, options.how.connections.is_some());
+    let digest = match options.how.verify_source {
         OnOff::On => source.digest(),
         OnOff::Off => Err("switched off by --verify-source off".into()),
     };

@@ -43,7 +43,7 @@ pub fn main() -> ExitCode {
     start_log(args.verbose, args.quiet);
     let cancel = signals::watch();
     let result = match args.command {
-        Command::Convert(options) => convert::run(*options, args.quiet, &cancel),
+        Command::Convert(options) => convert::run(&options, args.quiet, &cancel),
         Command::Check(options) => check::run(&options, args.quiet, &cancel),
         Command::Verify(options) => verify::run(&options, args.quiet, &cancel),
         #[cfg(feature = "embedded")]

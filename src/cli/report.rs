@@ -79,7 +79,7 @@ fn report(options: &ConvertArgs, outcome: &Outcome, failure: Option<&Error>) -> 
         "image_id": outcome.image_id,
         "dropped_properties": outcome.dropped_properties,
         "insecure": outcome.insecure,
-        "dry_run": options.dry_run,
+        "dry_run": options.how.dry_run,
     });
     if let Some(error) = failure {
         report["error"] = json!({

@@ -22,7 +22,7 @@ pub fn open(
     quiet: bool,
     (geometry, compression, proof): (Geometry, Compression, Proof),
 ) -> Result<Option<Keeper>> {
-    let Some(path) = &options.state else { return Ok(None) };
+    let Some(path) = &options.how.state else { return Ok(None) };
     let key = Key {
         build: build(compression),
         format: format!("{geometry:?}, {compression:?}, guest digest {}", proof.guest_digest),
@@ -39,7 +39,7 @@ pub fn open(
 /// Refuses what has no second pass to go on with.
 pub fn check(options: &ConvertArgs, target_is_file: bool) -> Result<()> {
     let usage = |what: &str| Err(Error::new(Stage::Plan, Kind::Usage, what));
-    match &options.state {
+    match &options.how.state {
         None => Ok(()),
         Some(_) if target_is_file => {
             usage("--state means nothing for a file as target: it is written in one pass")
@@ -53,7 +53,7 @@ pub fn check(options: &ConvertArgs, target_is_file: bool) -> Result<()> {
 
 /// The source, so that another one, or the same one changed, is not taken for it.
 fn source(options: &ConvertArgs, opened: &Opened) -> Result<String> {
-    let verified = format!("verified {:?}", options.verify_source);
+    let verified = format!("verified {:?}", options.how.verify_source);
     #[cfg(feature = "openstack")]
     if let Some(image) = &opened.image {
         // What the service keeps is told even where it is not compared: pass 2 alone would not see it all.

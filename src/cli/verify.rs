@@ -11,7 +11,7 @@ use snapcow::units::Human;
 use snapcow::verify::{Comparison, compare};
 
 #[cfg(feature = "openstack")]
-use super::args::CloudArgs;
+use super::args::CloudPairArgs;
 use super::convert;
 #[cfg(feature = "openstack")]
 use super::glance::Clouds;
@@ -41,7 +41,7 @@ pub struct VerifyArgs {
     // For A the cloud is that of the source, for B that of the target.
     #[cfg(feature = "openstack")]
     #[command(flatten)]
-    pub cloud: CloudArgs,
+    pub cloud: CloudPairArgs,
 }
 
 /// Runs the command.
