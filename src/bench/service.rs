@@ -102,7 +102,7 @@ impl Service {
     /// engine's.
     pub(super) fn forget(&self, id: &str, cancel: &Cancel) -> Result<()> {
         self.glance.clear_records();
-        wait(cancel, Stage::Sink, self.cloud.delete(id))
+        wait(cancel, Stage::Sink, self.cloud.delete(id)).map(drop)
     }
 }
 

@@ -20,6 +20,16 @@ const MOST_PAGES: usize = 100;
 /// Deleting waits until the store is done, which on Ceph may take minutes.
 const DELETE_WAIT: Duration = Duration::from_secs(300);
 
+/// How an image came to be gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deleted {
+    /// Glance has deleted it.
+    Now,
+    /// Glance says that there is none: somebody else was faster, or the deletion's first answer was lost. A service
+    /// that does not know its own images (a lagging copy of its database, a wrong address) says the same.
+    Absent,
+}
+
 impl Cloud {
     /// All images that `name_or_id` may mean: the one with that ID, else those with exactly that
     /// name, hidden ones included.
@@ -81,7 +91,7 @@ impl Cloud {
     ///
     /// # Errors
     /// What Glance refused; then the image is still there.
-    pub async fn delete(&self, id: &str) -> Result<()> {
+    pub async fn delete(&self, id: &str) -> Result<Deleted> {
         let what = format!("delete image `{}` in `{}`", one_line(id), self.label());
         let url = self.url(["images", id]);
         let mut conflicts = Attempts::new(self.retry);
@@ -91,28 +101,34 @@ impl Cloud {
                     client.delete(url.clone())
                 })
                 .await?;
-            match answer.status.as_u16() {
-                200..300 => return Ok(()),
-                // Two deletions that meet (one of ours may have lost its answer) end in a 400 although the
-                // image is gone. A 404 is believed where there is nothing to be seen either.
-                _ if self.is_gone(id, &what).await => return Ok(()),
-                409 => match conflicts.after_failure(answer.retry_after) {
-                    Some(pause) => tokio::time::sleep(pause).await,
-                    None => return Err(self.refuse(&answer, &what)),
-                },
-                _ => return Err(self.refuse(&answer, &what)),
+            if answer.status.is_success() {
+                return Ok(Deleted::Now);
+            }
+            // Two deletions that meet (one of ours may have lost its answer) end in a 400 although the image is
+            // gone. A 404 is believed where there is nothing to be seen either.
+            if let Some(deleted) = self.gone(id, &what).await {
+                return Ok(deleted);
+            }
+            let pause = match answer.status.as_u16() {
+                409 => conflicts.after_failure(answer.retry_after),
+                _ => None,
+            };
+            match pause {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => return Err(self.refuse(&answer, &what)),
             }
         }
     }
 
-    /// Whether there is surely no such image any more, or one that Glance itself calls deleted (seen after
-    /// a database error in the middle of a deletion).
-    async fn is_gone(&self, id: &str, what: &str) -> bool {
+    /// How it is known that there is no such image any more, if it is: Glance shows none, or itself calls it deleted
+    /// (seen after a database error in the middle of a deletion).
+    async fn gone(&self, id: &str, what: &str) -> Option<Deleted> {
         match self.peek(id, what).await {
-            Ok(image) => {
-                image.is_none_or(|image| matches!(image.status.as_str(), "deleted" | "pending_delete"))
+            Ok(None) => Some(Deleted::Absent),
+            Ok(Some(image)) if matches!(image.status.as_str(), "deleted" | "pending_delete") => {
+                Some(Deleted::Now)
             }
-            Err(_) => false,
+            _ => None,
         }
     }
 

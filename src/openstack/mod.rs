@@ -35,6 +35,7 @@ use crate::retry::Retry;
 pub use body::Body;
 pub use config::{CloudOptions, TlsOptions};
 pub use create::{Created, NewImage};
+pub use image::Deleted;
 pub use record::{Image, copyable_properties, why_not_convertible};
 pub use transfer::{Download, Settled, Upload};
 

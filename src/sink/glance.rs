@@ -13,7 +13,7 @@ use crate::error::{Error, Kind, Result, Stage};
 use crate::facts::{SinkFacts, SinkOrder};
 use crate::flow::Room;
 use crate::hash::{Algorithm, Digest, Hasher};
-use crate::openstack::{Cloud, Image, Settled, Upload};
+use crate::openstack::{Cloud, Deleted, Image, Settled, Upload};
 use crate::retry::{Attempts, Retry};
 
 /// Registers something that is called when the run is ended from outside; what it gives back keeps
@@ -302,11 +302,17 @@ impl Delivery for GlanceSink {
                 Err(Error::new(Stage::Sink, Kind::Network, what))
             })
         });
-        let error = deleted.err()?;
-        Some(format!(
-            "the new image {} could not be deleted ({error}); delete it with: openstack image delete {}",
-            self.id, self.id
-        ))
+        match deleted {
+            Ok(Deleted::Now) => None,
+            Ok(Deleted::Absent) => Some(format!(
+                "the new image {} was to be deleted, but the service knows of none; make sure with: openstack image show {}",
+                self.id, self.id
+            )),
+            Err(error) => Some(format!(
+                "the new image {} could not be deleted ({error}); delete it with: openstack image delete {}",
+                self.id, self.id
+            )),
+        }
     }
 }
 

@@ -28,6 +28,24 @@ fn an_image_that_cannot_be_deleted_is_named() {
 }
 
 #[test]
+fn an_image_that_the_service_denies_is_named() {
+    for status in [404, 410] {
+        let refusal = Refusal { status: 415, text: "not wanted".into(), after_bytes: None };
+        let mut faults = Faults { upload_refused: Some(Fault::always(refusal)), ..Faults::default() };
+        faults.answers.push((Some(Route::Delete), Fault::first(1, Answer::status(status))));
+        // The first look is at the source.
+        let denied = Fault { skip: 1, times: 1, what: Answer::status(status) };
+        faults.answers.push((Some(Route::Show), denied));
+        let bench = Bench::new(with(faults), Noise::full(2 * MIB));
+        let outcome = bench.convert(&Tune::spool());
+        let text = outcome.result.expect_err("the upload is refused").to_string();
+        let id = outcome.id.unwrap();
+        assert!(text.contains(&format!("openstack image show {id}")), "{text}");
+        assert_eq!(bench.glance.images().len(), 2, "it is still there");
+    }
+}
+
+#[test]
 fn a_deletion_that_fails_once_is_tried_again() {
     let refusal = Refusal { status: 413, text: "over the quota".into(), after_bytes: None };
     let mut faults = Faults { upload_refused: Some(Fault::always(refusal)), ..Faults::default() };

@@ -19,7 +19,7 @@ mod writer;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,8 @@ use snapcow::error::Error;
 
 /// No schedule takes this long unless it hangs.
 const HANGS: Duration = Duration::from_secs(120);
+/// Seeds that broke a promise once.
+const FOUND: [u64; 3] = [6787, 14098, 15750];
 /// Schedules under way at once: most of their time is waiting.
 const AT_ONCE: usize = 6;
 
@@ -63,18 +65,18 @@ fn run(schedule: Schedule) -> Verdict {
 
 #[test]
 fn whatever_goes_wrong_the_result_is_right_or_nothing_is_left() {
-    let seeds = match number("SNAPCOW_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("SNAPCOW_SCHEDULES").unwrap_or(300),
+    let seeds: Vec<u64> = match number("SNAPCOW_SEED") {
+        Some(seed) => vec![seed],
+        None => FOUND.into_iter().chain(0..number("SNAPCOW_SCHEDULES").unwrap_or(300)).collect(),
     };
-    let (begin, next) = (Instant::now(), AtomicU64::new(seeds.start));
+    let (begin, next) = (Instant::now(), AtomicUsize::new(0));
     let (ends, violations) = (Mutex::new(BTreeMap::<String, u64>::new()), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
                 loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds.end || violations.lock().unwrap().len() >= 5 {
+                    let Some(&seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
+                    if violations.lock().unwrap().len() >= 5 {
                         return;
                     }
                     let schedule = Schedule::draw(seed);
@@ -92,12 +94,12 @@ fn whatever_goes_wrong_the_result_is_right_or_nothing_is_left() {
             });
         }
     });
-    println!("{} schedules in {:.1} s", seeds.end - seeds.start, begin.elapsed().as_secs_f64());
+    println!("{} schedules in {:.1} s", seeds.len(), begin.elapsed().as_secs_f64());
     let ends = ends.into_inner().unwrap();
     ends.iter().for_each(|(end, count)| println!("{count:7} {end}"));
     let violations = violations.into_inner().unwrap();
     assert!(violations.is_empty(), "{}", violations.join("\n\n"));
-    if seeds.end - seeds.start >= 200 {
+    if seeds.len() >= 200 {
         // Faults that nothing survives, or that nobody meets, would prove nothing.
         let count =
             |word: &str| ends.iter().filter(|(end, _)| end.contains(word)).map(|(_, n)| n).sum::<u64>();
