@@ -73,14 +73,7 @@ impl Service {
 
     /// Creates a record.
     pub(super) fn target(&self, disk_format: &str, queue_bytes: u64, cancel: &Cancel) -> Result<NewTarget> {
-        let new = NewImage {
-            id: NewImage::new_id(),
-            name: "made".into(),
-            disk_format: disk_format.into(),
-            container_format: "bare".into(),
-            visibility: Some("private".into()),
-            ..NewImage::default()
-        };
+        let new = NewImage::private("made", disk_format);
         let cloud = self.cloud.for_stage(Stage::Sink);
         let created = wait(cancel, Stage::Sink, cloud.create(&new))?;
         let on_cancel = {

@@ -43,6 +43,18 @@ pub struct NewImage {
 }
 
 impl NewImage {
+    /// A private record with a fresh ID, no container around its data, and nothing else said.
+    pub fn private(name: &str, disk_format: &str) -> Self {
+        Self {
+            id: Self::new_id(),
+            name: name.into(),
+            disk_format: disk_format.into(),
+            container_format: "bare".into(),
+            visibility: Some("private".into()),
+            ..Self::default()
+        }
+    }
+
     /// An ID that no image has.
     pub fn new_id() -> String {
         uuid::Uuid::new_v4().to_string()

@@ -94,11 +94,10 @@ impl Header {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn header(compat: Compat, compression: CompressionType) -> Header {
-        Header {
+impl Header {
+    /// A header with a different number in every field.
+    pub(super) fn sample(compat: Compat, compression: CompressionType) -> Self {
+        Self {
             compat,
             cluster_size: ClusterSize::DEFAULT,
             virtual_size: 10 << 30,
@@ -109,10 +108,15 @@ mod tests {
             compression,
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
 
     #[test]
     fn fields_lie_where_the_specification_puts_them() {
-        let bytes = header(Compat::V1_1, CompressionType::Zstd).to_bytes();
+        let bytes = Header::sample(Compat::V1_1, CompressionType::Zstd).to_bytes();
         assert_eq!(&bytes[..8], b"QFI\xfb\0\0\0\x03");
         assert_eq!(bytes[20..24], 16u32.to_be_bytes());
         assert_eq!(bytes[24..32], (10u64 << 30).to_be_bytes());
@@ -125,7 +129,7 @@ mod tests {
 
     #[test]
     fn version_2_ends_after_72_bytes_and_the_extension_marker() {
-        let bytes = header(Compat::V0_10, CompressionType::Zlib).to_bytes();
+        let bytes = Header::sample(Compat::V0_10, CompressionType::Zlib).to_bytes();
         assert_eq!(bytes.len(), V2_HEADER_BYTES + 8);
         assert_eq!(bytes[7], 2);
     }

@@ -307,20 +307,9 @@ fn be64(bytes: &[u8], at: usize) -> Option<u64> {
 mod tests {
     use super::*;
     use crate::qcow2::{Compat, CompressionType, Header};
-    use crate::units::{ClusterSize, HostOffset};
 
     fn written(compat: Compat) -> Vec<u8> {
-        let header = Header {
-            compat,
-            cluster_size: ClusterSize::DEFAULT,
-            virtual_size: 10 << 30,
-            l1_entries: 20,
-            l1_offset: HostOffset(3 << 16),
-            refcount_table_offset: HostOffset(1 << 16),
-            refcount_table_clusters: 1,
-            compression: CompressionType::Zstd,
-        };
-        header.to_bytes()
+        Header::sample(compat, CompressionType::Zstd).to_bytes()
     }
 
     #[test]

@@ -245,15 +245,7 @@ fn carry_out(
     let source = open(&cloud.for_stage(Stage::Source), name)?;
     let plan = plan(source.facts().clone(), tune)?;
     let source_digest = source.digest();
-    let new = NewImage {
-        id: NewImage::new_id(),
-        name: "compact".into(),
-        disk_format: "qcow2".into(),
-        container_format: "bare".into(),
-        visibility: Some("private".into()),
-        properties: tune.properties.clone(),
-        ..NewImage::default()
-    };
+    let new = NewImage { properties: tune.properties.clone(), ..NewImage::private("compact", "qcow2") };
     let created = wait(cloud.for_stage(Stage::Sink).create(&new))?;
     *id = Some(new.id);
     *dropped = created.dropped_properties.clone();

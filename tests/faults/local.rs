@@ -76,13 +76,7 @@ fn fails(wrong: Wrong, hashed: bool) -> Error {
     };
     let tune = Tune::spool();
     let plan = plan(facts.clone(), &tune).unwrap();
-    let new = NewImage {
-        id: NewImage::new_id(),
-        name: "compact".into(),
-        disk_format: "qcow2".into(),
-        container_format: "bare".into(),
-        ..NewImage::default()
-    };
+    let new = NewImage::private("compact", "qcow2");
     let created = wait(cloud.for_stage(Stage::Sink).create(&new)).unwrap();
     let cancel = Cancel::new();
     let sink = sink(&cloud, &created, &plan, cancel.clone());

@@ -73,14 +73,7 @@ pub fn run<F: Future<Output = ()>>(test: impl FnOnce(Lab) -> F) {
 }
 
 pub fn new_image(name: &str) -> NewImage {
-    NewImage {
-        id: NewImage::new_id(),
-        name: name.into(),
-        disk_format: "raw".into(),
-        container_format: "bare".into(),
-        visibility: Some("private".into()),
-        ..NewImage::default()
-    }
+    NewImage::private(name, "raw")
 }
 
 /// Bytes that are no disk format and differ everywhere.

@@ -87,14 +87,7 @@ fn attempt(
     folder: &Path,
     in_trouble: bool,
 ) -> (Result<Receipt>, String) {
-    let new = NewImage {
-        id: NewImage::new_id(),
-        name: "compact".into(),
-        disk_format: "qcow2".into(),
-        container_format: "bare".into(),
-        visibility: Some("private".into()),
-        ..NewImage::default()
-    };
+    let new = NewImage::private("compact", "qcow2");
     (carry_out(schedule, glance, source, folder, in_trouble, &new), new.id)
 }
 
