@@ -184,6 +184,11 @@ fn flag(map: &mut Map<String, Value>, key: &str) -> bool {
     map.remove(key).is_some_and(|value| value == Value::Bool(true))
 }
 
+/// Whether Glance itself gives the key its meaning.
+pub(super) fn is_attribute(key: &str) -> bool {
+    ATTRIBUTES.contains(&key)
+}
+
 /// The properties that a converted copy of the image takes over. Left out are Glance's own, signatures and
 /// encryption keys; attributes (`visibility`, `protected`, `stores`, …) are no properties to begin with.
 pub fn copyable_properties(image: &Image) -> BTreeMap<String, String> {
