@@ -71,7 +71,8 @@ impl Clouds {
         }
     }
 
-    fn cloud(&mut self, own: Option<String>, stage: Stage) -> Result<Cloud> {
+    /// The cloud of that name, or the run's own; logged in to once.
+    pub fn cloud(&mut self, own: Option<String>, stage: Stage) -> Result<Cloud> {
         let name = own.or_else(|| self.options.cloud.os_cloud.clone());
         if let Some((_, cloud)) = self.known.iter().find(|(known, _)| *known == name) {
             return Ok(cloud.for_stage(stage));
@@ -286,18 +287,29 @@ fn keep_out_of_core_dumps() {
 
 /// The one image of that name or ID, in the cloud of that name or the run's own.
 pub fn find_image(name: &str, cloud: Option<String>, clouds: &mut Clouds) -> Result<(Cloud, Image)> {
-    let refuse = |what: String| Error::new(Stage::Source, Kind::Source, what);
     let cloud = clouds.cloud(cloud, Stage::Source)?;
-    let mut found = clouds.wait(Stage::Source, cloud.find_images(name))?;
+    let found = clouds.wait(Stage::Source, cloud.find_images(name))?;
+    let image = one_of(found, name, &cloud, clouds, Stage::Source)?;
+    Ok((cloud, image))
+}
+
+/// The one image that was found; else what there may be instead.
+pub fn one_of(
+    mut found: Vec<Image>,
+    name: &str,
+    cloud: &Cloud,
+    clouds: &Clouds,
+    stage: Stage,
+) -> Result<Image> {
+    let refuse = |what: String| Error::new(stage, Kind::Source, what);
     if found.len() > 1 {
         return Err(refuse(format!("`{name}` names {} images: {}", found.len(), list(&found)))
-            .advise("write glance: and the ID of one of them"));
+            .advise("name one of them by its ID"));
     }
-    let Some(image) = found.pop() else {
-        return Err(refuse(format!("no image in {} has the name or ID `{name}`", cloud.label()))
-            .advise("see what there is with: openstack image list"));
-    };
-    Ok((cloud, image))
+    found.pop().ok_or_else(|| {
+        refuse(format!("no image in {} has the name or ID `{name}`", cloud.label()))
+            .advise(super::nearby::advice(name, cloud, clouds))
+    })
 }
 
 /// Looks a source image up and probes whether ranges of it can be read.

@@ -57,7 +57,7 @@ impl Cloud {
         match self.peek(id, &what).await? {
             Some(image) => Ok(image),
             None => Err(Error::new(self.stage, kind_of(self.stage), format!("{what}: there is none"))
-                .advise("check the ID with `openstack image list`")),
+                .advise("check the ID with `snapcow list`")),
         }
     }
 
