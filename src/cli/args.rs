@@ -46,6 +46,9 @@ pub enum Command {
     /// Convert a raw disk to a qcow2 image
     #[command(after_help = EXIT_CODES)]
     Convert(Box<ConvertArgs>),
+    /// Tell what a conversion would be: size, time, route, quota; nothing is made
+    #[command(after_help = EXIT_CODES)]
+    Plan(Box<super::plan::PlanArgs>),
     /// Look at a qcow2 image from the header to the last refcount
     #[command(after_help = EXIT_CODES)]
     Check(Box<super::check::CheckArgs>),

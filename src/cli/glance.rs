@@ -7,7 +7,7 @@ use snapcow::convert::Cancel;
 use snapcow::error::{Error, Kind, Result, Stage};
 use snapcow::hash::Algorithm;
 use snapcow::openstack::{
-    Cloud, CloudOptions, Created, Image, NewImage, copyable_properties, why_not_convertible,
+    Cloud, CloudOptions, Created, Image, NewImage, Usage, copyable_properties, why_not_convertible,
 };
 use snapcow::plan::Plan;
 use snapcow::retry::Retry;
@@ -116,7 +116,14 @@ impl Clouds {
         }
     }
 
-    fn target_cloud(&mut self) -> Result<Cloud> {
+    /// The image quotas of the target's project.
+    pub fn target_usage(&mut self) -> Result<Option<Usage>> {
+        let cloud = self.target_cloud()?;
+        self.wait(Stage::Sink, cloud.usage())
+    }
+
+    /// The cloud of the target.
+    pub fn target_cloud(&mut self) -> Result<Cloud> {
         self.cloud(self.options.target_cloud.clone(), Stage::Sink)
     }
 
@@ -352,18 +359,23 @@ fn new_image(name: &str, options: &ConvertArgs, source: Option<&Image>, plan: &P
     properties.extend(wanted.properties.iter().cloned());
     let mut tags = copied.map(|image| image.tags.clone()).unwrap_or_default();
     tags.extend(wanted.tags.iter().filter(|tag| !tags.contains(tag)).cloned().collect::<Vec<_>>());
-    let own = plan.facts.source.len.map_or(0, gib);
     NewImage {
         id: NewImage::new_id(),
         name: name.into(),
         disk_format: "qcow2".into(),
         container_format: "bare".into(),
         visibility: Some(wanted.visibility.clone()),
-        min_disk: own.max(source.map_or(0, |image| image.min_disk)).max(wanted.min_disk.unwrap_or(0)),
+        min_disk: min_disk(options, source, plan),
         min_ram: wanted.min_ram.unwrap_or_else(|| source.map_or(0, |image| image.min_ram)),
         tags,
         properties,
     }
+}
+
+/// The least root disk of the new image, in GiB, as far as it is known before all is read.
+pub fn min_disk(options: &ConvertArgs, source: Option<&Image>, plan: &Plan) -> u64 {
+    let own = plan.facts.source.len.map_or(0, gib);
+    own.max(source.map_or(0, |image| image.min_disk)).max(options.image.min_disk.unwrap_or(0))
 }
 
 /// Whole GiB that hold so many bytes.

@@ -17,6 +17,7 @@ mod members;
 #[cfg(feature = "openstack")]
 mod nearby;
 mod opened;
+mod plan;
 mod progress;
 mod report;
 #[cfg(feature = "openstack")]
@@ -54,6 +55,7 @@ pub fn main() -> ExitCode {
     let cancel = signals::watch();
     let result = match args.command {
         Command::Convert(options) => convert::run(&options, args.quiet, &cancel),
+        Command::Plan(options) => plan::run(&options, args.quiet, &cancel),
         Command::Check(options) => check::run(&options, args.quiet, &cancel),
         Command::Verify(options) => verify::run(&options, args.quiet, &cancel),
         #[cfg(feature = "openstack")]
