@@ -6,7 +6,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 
-/// A stage of the pipeline, in the order the bytes pass them; `Plan` and `Spool` stand beside it.
+/// A stage of the pipeline, in the order the bytes pass them; `Plan`, `Spool` and `Cloud` stand beside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stage {
     /// Deciding what to do; no byte has moved.
@@ -23,6 +23,8 @@ pub enum Stage {
     Spool,
     /// Bytes out.
     Sink,
+    /// Calls to the cloud that move no bytes of a disk.
+    Cloud,
 }
 
 impl fmt::Display for Stage {
@@ -35,6 +37,7 @@ impl fmt::Display for Stage {
             Self::Place => "place",
             Self::Spool => "spool",
             Self::Sink => "sink",
+            Self::Cloud => "cloud",
         })
     }
 }

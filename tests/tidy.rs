@@ -33,7 +33,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("sink/glance", &["openstack"]),
     ("read", &["qcow2"]),
     ("verify", &["read", "scan", "source"]),
-    ("convert", &["source", "scan", "encode", "place", "plan", "spool", "sink", "state"]),
+    ("convert", &["source", "scan", "encode", "place", "plan", "qcow2", "spool", "sink", "state"]),
     ("embedded", &[]),
     (
         "bench",

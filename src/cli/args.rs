@@ -46,12 +46,39 @@ pub enum Command {
     /// Convert a raw disk to a qcow2 image
     #[command(after_help = EXIT_CODES)]
     Convert(Box<ConvertArgs>),
+    /// Tell what a conversion would be: size, time, route, quota; nothing is made
+    #[command(after_help = EXIT_CODES)]
+    Plan(Box<super::plan::PlanArgs>),
     /// Look at a qcow2 image from the header to the last refcount
     #[command(after_help = EXIT_CODES)]
     Check(Box<super::check::CheckArgs>),
     /// Compare two disks as their guests read them
     #[command(after_help = EXIT_CODES)]
     Verify(Box<super::verify::VerifyArgs>),
+    /// List images and what they take, the largest first
+    #[cfg(feature = "openstack")]
+    #[command(after_help = EXIT_CODES)]
+    List(Box<super::list::ListArgs>),
+    /// Let other projects use an image
+    #[cfg(feature = "openstack")]
+    #[command(after_help = EXIT_CODES)]
+    Share(Box<super::share::ShareArgs>),
+    /// Take an image back from other projects
+    #[cfg(feature = "openstack")]
+    #[command(after_help = EXIT_CODES)]
+    Unshare(Box<super::share::UnshareArgs>),
+    /// Accept an image that another project shares with this one
+    #[cfg(feature = "openstack")]
+    #[command(after_help = EXIT_CODES)]
+    Accept(Box<super::accept::AnswerArgs>),
+    /// Reject an image that another project shares with this one
+    #[cfg(feature = "openstack")]
+    #[command(after_help = EXIT_CODES)]
+    Reject(Box<super::accept::AnswerArgs>),
+    /// List the projects that an image is shared with
+    #[cfg(feature = "openstack")]
+    #[command(after_help = EXIT_CODES)]
+    Members(Box<super::members::MembersArgs>),
     /// Convert a generated snapshot in a Glance of its own: needs nothing, leaves nothing
     #[cfg(feature = "embedded")]
     Demo(DemoArgs),

@@ -20,7 +20,7 @@ use super::progress::Progress;
 use super::report::{self, Outcome};
 use super::target::{TargetWords, to_stdout};
 use super::terminal::Plain;
-use super::{state, summary, tell};
+use super::{plan, state, summary, tell};
 
 /// Runs the command.
 pub fn run(options: &ConvertArgs, quiet: bool, cancel: &Cancel) -> Result<()> {
@@ -90,6 +90,17 @@ pub fn carry_out(
     #[cfg(feature = "openstack")] clouds: &mut Clouds,
     outcome: &mut Outcome,
 ) -> Result<()> {
+    if options.how.dry_run {
+        return plan::rehearse(
+            options,
+            &plan::LookArgs::default(),
+            quiet,
+            cancel,
+            #[cfg(feature = "openstack")]
+            clouds,
+            outcome,
+        );
+    }
     let (geometry, compression) = format(options)?;
     let target = TargetWords::parse(&options.target)?;
     state::check(options, matches!(target, TargetWords::File(_)))?;
@@ -110,16 +121,6 @@ pub fn carry_out(
     )?;
     let proof = proof(options, &plan, &target);
     let keeper = state::open(options, &opened, words, quiet, (geometry, compression, proof))?;
-    if options.how.dry_run {
-        return rehearse(
-            options,
-            &target,
-            #[cfg(feature = "openstack")]
-            clouds,
-            keeper.as_ref(),
-            &summary::plan(&plan, &notes),
-        );
-    }
     outcome.keeper = keeper;
     let counters = Arc::new(Counters::default());
     outcome.counters = Some(Arc::clone(&counters));
@@ -169,26 +170,7 @@ fn announce(clouds: &mut Clouds, outcome: &Outcome, plan: &Plan, receipt: &Recei
     say(id).inspect_err(|_| tell(format_args!("snapcow: the new image is {id}")))
 }
 
-/// What can be found out without doing it: whether the target's name is free, and the plan.
-fn rehearse(
-    options: &ConvertArgs,
-    target: &TargetWords<'_>,
-    #[cfg(feature = "openstack")] clouds: &mut Clouds,
-    keeper: Option<&Keeper>,
-    plan: &str,
-) -> Result<()> {
-    match target {
-        #[cfg(feature = "openstack")]
-        TargetWords::Glance(name) => {
-            clouds.check_target_name(name, options, keeper.and_then(Keeper::image))?;
-        }
-        TargetWords::File(path) => FileSink::check(path, options.force)?,
-        _ => {}
-    }
-    say(plan)
-}
-
-fn make_plan(
+pub fn make_plan(
     options: &ConvertArgs,
     opened: &Opened,
     target: &TargetWords<'_>,
@@ -264,7 +246,7 @@ pub fn format(options: &ConvertArgs) -> Result<(Geometry, Compression)> {
 }
 
 /// Beside a network and the hash of the source the proofs hardly show; between local files they would.
-fn proof(options: &ConvertArgs, plan: &Plan, target: &TargetWords<'_>) -> Proof {
+pub fn proof(options: &ConvertArgs, plan: &Plan, target: &TargetWords<'_>) -> Proof {
     let in_glance = plan.facts.source.is_remote || matches!(target, TargetWords::Glance(_));
     let has_receipt = options.how.report.is_some();
     Proof {
@@ -273,14 +255,14 @@ fn proof(options: &ConvertArgs, plan: &Plan, target: &TargetWords<'_>) -> Proof 
     }
 }
 
-fn spool_dir(options: &ConvertArgs) -> PathBuf {
+pub fn spool_dir(options: &ConvertArgs) -> PathBuf {
     options.how.spool_dir.clone().unwrap_or_else(|| match std::env::var_os("TMPDIR") {
         Some(dir) if !dir.is_empty() => dir.into(),
         _ => "/var/tmp".into(),
     })
 }
 
-fn notes(options: &ConvertArgs, target: &TargetWords<'_>, opened: &Opened) -> Vec<String> {
+pub fn notes(options: &ConvertArgs, target: &TargetWords<'_>, opened: &Opened) -> Vec<String> {
     let mut notes = Vec::new();
     if let (Ok(digest), true) = (&opened.digest, opened.source.facts().is_remote) {
         notes.push(format!(

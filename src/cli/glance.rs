@@ -7,7 +7,7 @@ use snapcow::convert::Cancel;
 use snapcow::error::{Error, Kind, Result, Stage};
 use snapcow::hash::Algorithm;
 use snapcow::openstack::{
-    Cloud, CloudOptions, Created, Image, NewImage, copyable_properties, why_not_convertible,
+    Cloud, CloudOptions, Created, Image, NewImage, Usage, copyable_properties, why_not_convertible,
 };
 use snapcow::plan::Plan;
 use snapcow::retry::Retry;
@@ -71,7 +71,8 @@ impl Clouds {
         }
     }
 
-    fn cloud(&mut self, own: Option<String>, stage: Stage) -> Result<Cloud> {
+    /// The cloud of that name, or the run's own; logged in to once.
+    pub fn cloud(&mut self, own: Option<String>, stage: Stage) -> Result<Cloud> {
         let name = own.or_else(|| self.options.cloud.os_cloud.clone());
         if let Some((_, cloud)) = self.known.iter().find(|(known, _)| *known == name) {
             return Ok(cloud.for_stage(stage));
@@ -115,7 +116,14 @@ impl Clouds {
         }
     }
 
-    fn target_cloud(&mut self) -> Result<Cloud> {
+    /// The image quotas of the target's project.
+    pub fn target_usage(&mut self) -> Result<Option<Usage>> {
+        let cloud = self.target_cloud()?;
+        self.wait(Stage::Sink, cloud.usage())
+    }
+
+    /// The cloud of the target.
+    pub fn target_cloud(&mut self) -> Result<Cloud> {
         self.cloud(self.options.target_cloud.clone(), Stage::Sink)
     }
 
@@ -286,18 +294,29 @@ fn keep_out_of_core_dumps() {
 
 /// The one image of that name or ID, in the cloud of that name or the run's own.
 pub fn find_image(name: &str, cloud: Option<String>, clouds: &mut Clouds) -> Result<(Cloud, Image)> {
-    let refuse = |what: String| Error::new(Stage::Source, Kind::Source, what);
     let cloud = clouds.cloud(cloud, Stage::Source)?;
-    let mut found = clouds.wait(Stage::Source, cloud.find_images(name))?;
+    let found = clouds.wait(Stage::Source, cloud.find_images(name))?;
+    let image = one_of(found, name, &cloud, clouds, Stage::Source)?;
+    Ok((cloud, image))
+}
+
+/// The one image that was found; else what there may be instead.
+pub fn one_of(
+    mut found: Vec<Image>,
+    name: &str,
+    cloud: &Cloud,
+    clouds: &Clouds,
+    stage: Stage,
+) -> Result<Image> {
+    let refuse = |what: String| Error::new(stage, Kind::Source, what);
     if found.len() > 1 {
         return Err(refuse(format!("`{name}` names {} images: {}", found.len(), list(&found)))
-            .advise("write glance: and the ID of one of them"));
+            .advise("name one of them by its ID"));
     }
-    let Some(image) = found.pop() else {
-        return Err(refuse(format!("no image in {} has the name or ID `{name}`", cloud.label()))
-            .advise("see what there is with: openstack image list"));
-    };
-    Ok((cloud, image))
+    found.pop().ok_or_else(|| {
+        refuse(format!("no image in {} has the name or ID `{name}`", cloud.label()))
+            .advise(super::nearby::advice(name, cloud, clouds))
+    })
 }
 
 /// Looks a source image up and probes whether ranges of it can be read.
@@ -340,18 +359,23 @@ fn new_image(name: &str, options: &ConvertArgs, source: Option<&Image>, plan: &P
     properties.extend(wanted.properties.iter().cloned());
     let mut tags = copied.map(|image| image.tags.clone()).unwrap_or_default();
     tags.extend(wanted.tags.iter().filter(|tag| !tags.contains(tag)).cloned().collect::<Vec<_>>());
-    let own = plan.facts.source.len.map_or(0, gib);
     NewImage {
         id: NewImage::new_id(),
         name: name.into(),
         disk_format: "qcow2".into(),
         container_format: "bare".into(),
         visibility: Some(wanted.visibility.clone()),
-        min_disk: own.max(source.map_or(0, |image| image.min_disk)).max(wanted.min_disk.unwrap_or(0)),
+        min_disk: min_disk(options, source, plan),
         min_ram: wanted.min_ram.unwrap_or_else(|| source.map_or(0, |image| image.min_ram)),
         tags,
         properties,
     }
+}
+
+/// The least root disk of the new image, in GiB, as far as it is known before all is read.
+pub fn min_disk(options: &ConvertArgs, source: Option<&Image>, plan: &Plan) -> u64 {
+    let own = plan.facts.source.len.map_or(0, gib);
+    own.max(source.map_or(0, |image| image.min_disk)).max(options.image.min_disk.unwrap_or(0))
 }
 
 /// Whole GiB that hold so many bytes.

@@ -1,5 +1,7 @@
 //! The command line. Takes arguments, gives an exit code; everything that counts is in the library.
 
+#[cfg(feature = "openstack")]
+mod accept;
 mod args;
 #[cfg(feature = "bench")]
 mod bench;
@@ -10,13 +12,24 @@ mod demo;
 #[cfg(feature = "openstack")]
 mod glance;
 mod image;
+#[cfg(feature = "openstack")]
+mod list;
+#[cfg(feature = "openstack")]
+mod members;
+#[cfg(feature = "openstack")]
+mod nearby;
 mod opened;
+mod plan;
 mod progress;
 mod report;
+#[cfg(feature = "openstack")]
+mod share;
 mod signals;
 mod state;
 mod stdout;
 mod summary;
+#[cfg(feature = "openstack")]
+mod table;
 mod target;
 mod terminal;
 mod verify;
@@ -44,8 +57,21 @@ pub fn main() -> ExitCode {
     let cancel = signals::watch();
     let result = match args.command {
         Command::Convert(options) => convert::run(&options, args.quiet, &cancel),
+        Command::Plan(options) => plan::run(&options, args.quiet, &cancel),
         Command::Check(options) => check::run(&options, args.quiet, &cancel),
         Command::Verify(options) => verify::run(&options, args.quiet, &cancel),
+        #[cfg(feature = "openstack")]
+        Command::List(options) => list::run(&options, args.quiet, &cancel),
+        #[cfg(feature = "openstack")]
+        Command::Share(options) => share::run(&options, args.quiet, &cancel),
+        #[cfg(feature = "openstack")]
+        Command::Unshare(options) => share::run_unshare(&options, args.quiet, &cancel),
+        #[cfg(feature = "openstack")]
+        Command::Accept(options) => accept::run_accept(&options, args.quiet, &cancel),
+        #[cfg(feature = "openstack")]
+        Command::Reject(options) => accept::run_reject(&options, args.quiet, &cancel),
+        #[cfg(feature = "openstack")]
+        Command::Members(options) => members::run(&options, args.quiet, &cancel),
         #[cfg(feature = "embedded")]
         Command::Demo(options) => demo::run(&options, args.quiet, &cancel),
         #[cfg(feature = "bench")]

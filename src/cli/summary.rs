@@ -1,20 +1,11 @@
-//! What a person reads: the plan beforehand, the receipt afterwards.
+//! What a person reads afterwards.
 
 use std::fmt::Write;
 
 use snapcow::convert::{Receipt, RouteTaken, SourceCheck};
-use snapcow::plan::Plan;
 use snapcow::units::Human;
 
 use super::report::Outcome;
-
-/// The plan and the notes.
-pub fn plan(plan: &Plan, notes: &[String]) -> String {
-    notes.iter().fold(plan.to_string(), |mut text, note| {
-        let _ = write!(text, "\nnote     {note}");
-        text
-    })
-}
 
 /// The receipt in a few lines.
 pub fn receipt(receipt: &Receipt, outcome: &Outcome) -> String {

@@ -10,6 +10,7 @@ mod pipeline;
 mod proof;
 mod receipt;
 mod reserve;
+mod sample;
 mod worker;
 
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ pub use machine::machine_facts;
 pub use pipeline::hash_data;
 pub use proof::Proof;
 pub use receipt::{Receipt, RouteTaken, SourceCheck};
+pub use sample::{Basis, Sample, SampleWish, sample};
 
 use crate::encode::Compression;
 use crate::error::{Error, Kind, Result, Stage};
@@ -244,5 +246,10 @@ fn new_map(job: &Job) -> ImageMap {
 }
 
 fn virtual_size(pass: &Pass) -> u64 {
-    pass.len.next_multiple_of(SECTOR_BYTES)
+    virtual_size_of(pass.len)
+}
+
+/// The disk as the guest sees it: in whole sectors.
+fn virtual_size_of(len: u64) -> u64 {
+    len.checked_next_multiple_of(SECTOR_BYTES).unwrap_or(len)
 }

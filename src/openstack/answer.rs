@@ -82,7 +82,7 @@ fn refusal(stage: Stage, status: StatusCode, text: &str, what: &str) -> Error {
     let (kind, advice) = match status.as_u16() {
         401 => (Kind::Login, Some("log in again: the token has expired or was revoked")),
         403 => (Kind::Login, Some("ask for the right to do this in the project, or use another cloud")),
-        404 | 410 => (kind_of(stage), Some("check the name with `openstack image list`")),
+        404 | 410 => (kind_of(stage), Some("check the name with `snapcow list`")),
         409 => (kind_of(stage), Some("look at its status with `openstack image show`")),
         413 => (kind_of(stage), Some("make room in the image quota, or ask for a larger one")),
         415 => (kind_of(stage), Some("ask the operator which disk formats this Glance takes")),

@@ -47,6 +47,15 @@ impl Login {
         &self.label
     }
 
+    /// Keystone's API of version 3.
+    pub(super) fn identity(&self) -> Option<Url> {
+        keystone::identity_root(self.address())
+    }
+
+    fn address(&self) -> &str {
+        self.config.auth.as_ref().and_then(|auth| auth.auth_url.as_deref()).unwrap_or_default()
+    }
+
     /// Logs in afresh.
     pub(super) async fn run(&self, tls: &Tls, retry: Retry, stage: Stage) -> Result<Session> {
         let (url, body) = self.request(stage)?;
@@ -73,7 +82,7 @@ impl Login {
             let advice = format!("set `{missing}` in clouds.yaml, or OS_{}", missing.to_ascii_uppercase());
             return Err(self.refuse(stage, format_args!("there is no `{missing}`")).advise(advice));
         }
-        let address = self.config.auth.as_ref().and_then(|auth| auth.auth_url.as_deref()).unwrap_or_default();
+        let address = self.address();
         let Some(url) = keystone::tokens_url(address) else {
             let said =
                 if address.is_empty() { "there is no auth_url" } else { "its auth_url is no http address" };

@@ -12,12 +12,10 @@ use serde_json::{Value, json};
 use super::answer::one_line;
 use super::http::JSON_WAIT;
 use super::record::Image;
+use super::update::operation;
 use super::{Cloud, answer::Answer};
 use crate::error::{Error, Kind, Result};
 use crate::retry::Attempts;
-
-/// Glance's media type for changes (API v2, RFC 6902 pointers).
-const PATCH_TYPE: &str = "application/openstack-images-v2.1-json-patch";
 
 /// A record to be made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -121,25 +119,6 @@ impl Cloud {
         }
     }
 
-    /// Sets the smallest root disk of an image, in GiB, where it is smaller.
-    ///
-    /// # Errors
-    /// What Glance refused.
-    pub async fn raise_min_disk(&self, id: &str, gib: u64) -> Result<()> {
-        let what = format!("set min_disk of image `{}` in `{}`", one_line(id), self.label());
-        if self.peek(id, &what).await?.is_some_and(|image| image.min_disk >= gib) {
-            return Ok(());
-        }
-        let url = self.url(["images", id]);
-        let body = json!([{"op": "replace", "path": "/min_disk", "value": gib}]).to_string();
-        let answer = self
-            .ask(&what, |client| {
-                client.patch(url.clone()).header("Content-Type", PATCH_TYPE).body(body.clone())
-            })
-            .await?;
-        if answer.status.is_success() { Ok(()) } else { Err(self.refuse(&answer, &what)) }
-    }
-
     /// One record by one POST, repeated until it is known whether it was made.
     async fn post(
         &self,
@@ -197,14 +176,10 @@ impl Cloud {
         let all: Vec<(&String, &String)> = new.properties.iter().collect();
         let mut groups: Vec<&[(&String, &String)]> = vec![&all];
         let mut dropped = Vec::new();
-        let url = self.url(["images", new.id.as_str()]);
         while let Some(group) = groups.pop() {
-            let body = patch_of(group).to_string();
-            let answer = self
-                .ask(what, |client| {
-                    client.patch(url.clone()).header("Content-Type", PATCH_TYPE).body(body.clone())
-                })
-                .await?;
+            let additions: Vec<Value> =
+                group.iter().map(|(key, value)| operation("add", key, json!(value))).collect();
+            let answer = self.patch_image(&new.id, &additions, what).await?;
             match (answer.status.as_u16(), group) {
                 (200..300, _) => {}
                 (403, [(key, _)]) => dropped.push((*key).clone()),
@@ -221,16 +196,6 @@ impl Cloud {
     }
 }
 
-fn patch_of(group: &[(&String, &String)]) -> Value {
-    group
-        .iter()
-        .map(|(key, value)| {
-            let path = format!("/{}", key.replace('~', "~0").replace('/', "~1"));
-            json!({"op": "add", "path": path, "value": value})
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -245,11 +210,5 @@ mod tests {
         let json = new.json(&new.properties);
         assert_eq!((json["name"].as_str(), json["os_distro"].as_str()), (Some("n"), Some("debian")));
         assert!(json.get("visibility").is_none());
-    }
-
-    #[test]
-    fn keys_are_escaped_as_json_pointers() {
-        let (key, value) = ("a/b~c".to_owned(), "v".to_owned());
-        assert_eq!(patch_of(&[(&key, &value)])[0]["path"], "/a~1b~0c");
     }
 }

@@ -181,10 +181,34 @@ impl Cloud {
         build: impl Fn(&Client) -> RequestBuilder,
     ) -> Result<Answer> {
         let client = self.client(if stream { Reuse::Yes } else { Reuse::No })?;
+        self.ask_by(&client, what, wait, attempts, stream, build).await
+    }
+
+    /// Asks another service of the cloud than Glance (JSON). It may need another trust or another way than Glance, so it
+    /// gets a client of its own.
+    pub(super) async fn ask_service(
+        &self,
+        service: &Url,
+        what: &str,
+        build: impl Fn(&Client) -> RequestBuilder,
+    ) -> Result<Answer> {
+        let client = self.shared.tls.client(service, Reuse::No, self.stage)?;
+        self.ask_by(&client, what, JSON_WAIT, &mut Attempts::new(self.retry), false, build).await
+    }
+
+    async fn ask_by(
+        &self,
+        client: &Client,
+        what: &str,
+        wait: Duration,
+        attempts: &mut Attempts,
+        stream: bool,
+        build: impl Fn(&Client) -> RequestBuilder,
+    ) -> Result<Answer> {
         let mut renewed = self.shared.login.is_none();
         loop {
             let token = self.token();
-            let request = build(&client).header("X-Auth-Token", self.token_header(&token)?);
+            let request = build(client).header("X-Auth-Token", self.token_header(&token)?);
             let (error, asked) = match once(request, wait, stream, self.stage, what).await {
                 Ok(answer) if answer.status == 401 && !renewed => {
                     renewed = true;

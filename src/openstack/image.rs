@@ -3,20 +3,15 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
-
 use super::answer::{kind_of, one_line};
+use super::listing::ImageFilter;
 use super::record::Image;
 use super::{Cloud, answer::Answer};
 use crate::error::{Error, Result};
 use crate::retry::Attempts;
 
-/// Images asked for in one page; small, since one image may carry many KiB of properties.
-const PAGE: &str = "50";
 /// More images of one name than this are not listed.
 const MOST_HITS: usize = 200;
-/// Pages read before a list that never ends is given up.
-const MOST_PAGES: usize = 100;
 /// Deleting waits until the store is done, which on Ceph may take minutes.
 const DELETE_WAIT: Duration = Duration::from_secs(300);
 
@@ -72,7 +67,7 @@ impl Cloud {
         match self.peek(id, &what).await? {
             Some(image) => Ok(image),
             None => Err(Error::new(self.stage, kind_of(self.stage), format!("{what}: there is none"))
-                .advise("check the ID with `openstack image list`")),
+                .advise("check the ID with `snapcow list`")),
         }
     }
 
@@ -135,49 +130,18 @@ impl Cloud {
     /// The images with exactly that name, page by page.
     async fn list(&self, name: &str, owner: Option<&str>, hidden: bool) -> Result<Vec<Image>> {
         let what = format!("look for images called `{}` in `{}`", one_line(name), self.label());
-        let mut found = Vec::new();
-        let mut marker: Option<String> = None;
-        for _ in 0..MOST_PAGES {
-            let mut url = self.url(["images"]);
-            {
-                let mut query = url.query_pairs_mut();
-                query.append_pair("name", &name_filter(name)).append_pair("limit", PAGE);
-                query.append_pair("os_hidden", if hidden { "true" } else { "false" });
-                owner.map(|owner| query.append_pair("owner", owner));
-                marker.as_deref().map(|marker| query.append_pair("marker", marker));
-            }
-            let answer = self.ask(&what, |client| client.get(url.clone())).await?;
-            if answer.status != 200 {
-                return Err(self.refuse(&answer, &what));
-            }
-            let mut page = answer.json(self.stage, &what)?;
-            let Some(Value::Array(images)) = page.get_mut("images").map(Value::take) else {
-                return Err(self.strange(&what, "there is no list of images in it"));
-            };
-            for json in images {
-                let image = Image::from_json(json).map_err(|why| self.strange(&what, &why))?;
-                // Databases compare names without regard to case or spaces at the end; we do not.
-                let fits = image.name.as_deref() == Some(name)
-                    && owner.is_none_or(|owner| image.owner.as_deref() == Some(owner));
-                if fits {
-                    found.push(image);
-                }
-            }
-            if found.len() > MOST_HITS {
-                return Err(Error::new(
-                    self.stage,
-                    kind_of(self.stage),
-                    format!("{what}: there are more than {MOST_HITS}"),
-                )
-                .advise("name the image by its ID"));
-            }
-            let next = page.get("next").and_then(Value::as_str).and_then(next_marker);
-            match next {
-                Some(next) if marker.as_deref() != Some(next.as_str()) => marker = Some(next),
-                _ => return Ok(found),
-            }
+        let filter = ImageFilter {
+            name: Some(name.to_owned()),
+            owner: owner.map(str::to_owned),
+            hidden,
+            ..ImageFilter::default()
+        };
+        let listed = self.pages(&filter, MOST_HITS, &what).await?;
+        if !listed.complete {
+            let what = format!("{what}: there are more than {MOST_HITS}");
+            return Err(Error::new(self.stage, kind_of(self.stage), what).advise("name the image by its ID"));
         }
-        Err(self.strange(&what, "the list does not end"))
+        Ok(listed.images)
     }
 
     /// The image of an answer to a single-image call.
@@ -185,47 +149,12 @@ impl Cloud {
         Image::from_json(answer.json(self.stage, what)?).map_err(|why| self.strange(what, &why))
     }
 
-    fn strange(&self, what: &str, why: &str) -> Error {
+    pub(super) fn strange(&self, what: &str, why: &str) -> Error {
         Error::new(
             self.stage,
             crate::error::Kind::Network,
             format!("{what}: the answer is not Glance's: {why}"),
         )
         .advise("check the image endpoint")
-    }
-}
-
-/// The value of the `name` filter that means exactly this name. Glance takes what stands before the
-/// first colon for an operator (`glance/common/utils.py`, `split_filter_op`), so a name with one
-/// needs `eq:` before it.
-fn name_filter(name: &str) -> String {
-    if name.contains(':') { format!("eq:{name}") } else { name.to_owned() }
-}
-
-/// The marker in a `next` link. Nothing else of the link is used: it comes from the service, and our
-/// token must not follow it to another host.
-fn next_marker(next: &str) -> Option<String> {
-    let base = reqwest::Url::parse("http://glance/").ok()?;
-    let url = base.join(next).ok()?;
-    url.query_pairs().find(|(key, _)| key == "marker").map(|(_, marker)| marker.into_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_with_a_colon_is_no_operator() {
-        assert_eq!(name_filter("in:a,b"), "eq:in:a,b");
-        assert_eq!(name_filter("a,\"b\" ü"), "a,\"b\" ü");
-    }
-
-    #[test]
-    fn of_a_next_link_only_the_marker_counts() {
-        assert_eq!(next_marker("/v2/images?limit=50&marker=a%2Fb").as_deref(), Some("a/b"));
-        assert_eq!(next_marker("https://evil/?marker=x").as_deref(), Some("x"));
-        for none in ["", "/v2/images", "http://[", "?limit=5"] {
-            assert_eq!(next_marker(none), None, "{none}");
-        }
     }
 }

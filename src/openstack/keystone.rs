@@ -67,10 +67,17 @@ pub(super) fn http_root(text: &str) -> Option<Url> {
 
 /// Where to log in: clouds give Keystone's address with and without the version at its end.
 pub(super) fn tokens_url(auth_url: &str) -> Option<Url> {
+    let mut url = identity_root(auth_url)?;
+    url.path_segments_mut().ok()?.extend(["auth", "tokens"]);
+    Some(url)
+}
+
+/// Keystone's API of version 3, to which the parts of a path can be added.
+pub(super) fn identity_root(auth_url: &str) -> Option<Url> {
     let mut url = http_root(auth_url)?;
     let path = url.path().trim_end_matches('/');
     let root = path.strip_suffix("/v3").or_else(|| path.strip_suffix("/v2.0")).unwrap_or(path).to_owned();
-    url.set_path(&format!("{root}/v3/auth/tokens"));
+    url.set_path(&format!("{root}/v3"));
     Some(url)
 }
 

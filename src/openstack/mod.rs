@@ -4,7 +4,7 @@
 //! The story: [`CloudOptions`] and the environment choose a cloud (`config`), a login turns its
 //! credentials into a token and the address of Glance (`auth`), every request goes through one loop
 //! that repeats what may be repeated and renews the token (`http`, `answer`). On top of it stand the
-//! JSON calls (`image`, `create`, `record`) and the two streams (`transfer`, `body`). No disk format is
+//! JSON calls (`image`, `listing`, `create`, `update`, `members`, `projects`, `usage`, `record`) and the two streams (`transfer`, `body`). No disk format is
 //! known here: what is inside the bytes is the business of others.
 //!
 //! Every future here runs on a current-thread runtime. A [`Cloud`] may be cloned into threads that
@@ -18,8 +18,13 @@ mod create;
 mod http;
 mod image;
 mod keystone;
+mod listing;
+mod members;
+mod projects;
 mod record;
 mod transfer;
+mod update;
+mod usage;
 
 use std::collections::VecDeque;
 use std::sync::atomic::AtomicU64;
@@ -36,8 +41,13 @@ pub use body::Body;
 pub use config::{CloudOptions, TlsOptions};
 pub use create::{Created, NewImage};
 pub use image::Deleted;
+pub use listing::{ImageFilter, Listed};
+pub use members::{Member, MemberStatus};
+pub use projects::Project;
 pub use record::{Image, copyable_properties, why_not_convertible};
 pub use transfer::{Download, Settled, Upload};
+pub use update::ImageChanges;
+pub use usage::{Quota, Usage};
 
 /// Replaced tokens that are remembered, to be taken out of messages.
 const EARLIER_TOKENS: usize = 8;

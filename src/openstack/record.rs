@@ -109,8 +109,7 @@ impl Image {
     pub(super) fn from_json(json: Value) -> Result<Self, String> {
         let Value::Object(mut map) = json else { return Err("an image is not a JSON object".into()) };
         let id = text(&mut map, "id")?.ok_or("an image has no id")?;
-        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-        if id.is_empty() || id.len() > LONGEST_ID || !id.chars().all(plain) {
+        if !is_plain(&id) {
             return Err("an image has an id that is none".into());
         }
         let mut image = Self {
@@ -182,6 +181,17 @@ fn number(map: &mut Map<String, Value>, key: &str) -> Result<Option<u64>, String
 
 fn flag(map: &mut Map<String, Value>, key: &str) -> bool {
     map.remove(key).is_some_and(|value| value == Value::Bool(true))
+}
+
+/// Whether an ID is one: it becomes a part of an address.
+pub(super) fn is_plain(id: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    !id.is_empty() && id.len() <= LONGEST_ID && id.chars().all(plain)
+}
+
+/// Whether Glance itself gives the key its meaning.
+pub(super) fn is_attribute(key: &str) -> bool {
+    ATTRIBUTES.contains(&key)
 }
 
 /// The properties that a converted copy of the image takes over. Left out are Glance's own, signatures and

@@ -72,15 +72,28 @@ impl Layout {
     /// # Errors
     /// [`Kind::Usage`], naming the cluster size to use, if the file would break QEMU's limits.
     pub fn new(geometry: Geometry, order: Order, virtual_size: u64, map: &ImageMap) -> Result<Self> {
+        let data_bytes = packed_len(geometry.cluster_size, map);
+        Self::of_sizes(geometry, order, virtual_size, l2_tables(map), data_bytes)
+    }
+
+    /// Lays out so many L2 tables, and data clusters that take so many bytes when placed: for whoever has no map yet.
+    ///
+    /// # Errors
+    /// As [`Layout::new`].
+    pub fn of_sizes(
+        geometry: Geometry,
+        order: Order,
+        virtual_size: u64,
+        l2: u64,
+        data_bytes: u64,
+    ) -> Result<Self> {
         check_virtual_size(virtual_size, geometry.cluster_size)?;
         let cs = geometry.cluster_size;
-        let data_bytes = packed_len(cs, map);
         let data = cs.clusters_for(data_bytes);
         // An empty disk gets an entry too: without one, the table's cluster would count as leaked,
         // and without the cluster its offset would be another region's.
         let l1_entries = l1_entries(virtual_size, cs).max(1);
         let l1 = cs.clusters_for(l1_entries * ENTRY_BYTES);
-        let l2 = l2_tables(map);
         let (table, blocks) = refcount_clusters(1 + l1 + l2 + data, cs)?;
 
         let mut next = 0;
@@ -141,7 +154,7 @@ pub fn check_virtual_size(virtual_size: u64, cluster_size: ClusterSize) -> Resul
 }
 
 /// Bytes from the first data cluster to the end of the last, by the placing rule.
-fn packed_len(cs: ClusterSize, map: &ImageMap) -> u64 {
+pub fn packed_len(cs: ClusterSize, map: &ImageMap) -> u64 {
     let mut placer = Placer::new(cs, HostOffset(0));
     let mut ignore = |_| Ok::<(), Infallible>(());
     for (cluster, data) in map.data() {

@@ -11,6 +11,6 @@ mod layout;
 mod placer;
 mod tables;
 
-pub use layout::{Geometry, Layout, Order, check_virtual_size};
+pub use layout::{Geometry, Layout, Order, check_virtual_size, packed_len};
 pub use placer::{HELD_BYTES_MAX, Placed, Placer};
 pub use tables::{PART_BYTES, write_tables};

@@ -3,6 +3,8 @@
 //! tested. Holds nothing; touches no byte and does no I/O.
 
 mod budget;
+pub mod estimate;
+pub mod time;
 
 use std::fmt;
 

@@ -204,6 +204,10 @@ impl Source for FileSource {
         self.state.as_ref().map(|_| &self.opened.file)
     }
 
+    fn data_behind(&self, from: u64) -> Result<Option<Range<u64>>> {
+        self.next_data(from)
+    }
+
     fn settle(&self) -> Result<()> {
         let Some(before) = &self.state else { return Ok(()) };
         if State::of(&self.opened.file).is_ok_and(|now| now == *before) {

@@ -62,6 +62,15 @@ pub trait Source: Send + Sync {
         None
     }
 
+    /// The next run of bytes that may hold data, at or behind `from`, where that is known without reading; else all
+    /// the rest. `None`: nothing but zeros follow.
+    ///
+    /// # Errors
+    /// [`Kind::Source`](crate::error::Kind::Source) if the source cannot be asked.
+    fn data_behind(&self, from: u64) -> Result<Option<Range<u64>>> {
+        Ok(self.facts().len.filter(|len| from < *len).map(|len| from..len))
+    }
+
     /// Called when all chunks of a pass have been used: whether they can be relied on.
     ///
     /// # Errors

@@ -26,7 +26,7 @@ fn images_that_cannot_be_meant_are_refused() {
         assert!(ran.stdout.is_empty());
         target.assert_none();
     };
-    refused("glance:no such image", 3, &["no such image", "openstack image list"]);
+    refused("glance:no such image", 3, &["no such image", "snapcow list"]);
     let twice = Named::new(&rest, "twice");
     let ids = [rest.make(&twice.name, &[1; 600], json!({})), rest.make(&twice.name, &[2; 600], json!({}))];
     refused(&twice.glance(), 3, &["2 images", &ids[0], &ids[1], "ID"]);

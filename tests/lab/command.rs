@@ -74,8 +74,8 @@ pub struct Running {
     said: Arc<Mutex<Vec<u8>>>,
 }
 
-/// `snapcow convert`, with no login in its environment.
-pub fn convert<S: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
+/// `snapcow` and these words, with no login in its environment.
+pub fn snapcow<S: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_snapcow"));
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("OS_") {
@@ -84,8 +84,23 @@ pub fn convert<S: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item = S>) ->
     }
     // No clouds.yaml of the person who runs the tests.
     command.env("OS_CLIENT_CONFIG_FILE", "/nonexistent/clouds.yaml").env("XDG_CONFIG_HOME", "/nonexistent");
-    command.arg("convert").args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
+}
+
+/// The same, logged in to a cloud of the lab.
+pub fn snapcow_in<S: AsRef<std::ffi::OsStr>>(
+    lab: &Lab,
+    cloud: &str,
+    words: impl IntoIterator<Item = S>,
+) -> Command {
+    logged_in(lab, cloud, snapcow(words))
+}
+
+/// `snapcow convert`, with no login in its environment.
+pub fn convert<S: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
+    let words = words.into_iter().map(|word| word.as_ref().to_owned());
+    snapcow(std::iter::once("convert".into()).chain(words))
 }
 
 /// The same, logged in to a cloud of the lab.
@@ -94,7 +109,10 @@ pub fn convert_in<S: AsRef<std::ffi::OsStr>>(
     cloud: &str,
     words: impl IntoIterator<Item = S>,
 ) -> Command {
-    let mut command = convert(words);
+    logged_in(lab, cloud, convert(words))
+}
+
+fn logged_in(lab: &Lab, cloud: &str, mut command: Command) -> Command {
     let file = std::fs::canonicalize(lab.folder.join("clouds.yaml")).unwrap();
     command.env("OS_CLIENT_CONFIG_FILE", file).env("OS_CLOUD", cloud);
     command

@@ -1,0 +1,441 @@
+//! What a conversion would be, as data.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use snapcow::convert::{Basis, Cancel, Counters, Job, Proof, Sample, SampleWish, sample};
+use snapcow::encode::Compression;
+use snapcow::error::Result;
+use snapcow::place::Geometry;
+use snapcow::plan::estimate::Interval;
+use snapcow::plan::time::Limit;
+use snapcow::plan::{Overflow, Plan, Route};
+use snapcow::sink::FileSink;
+use snapcow::state::Keeper;
+
+use super::super::args::ConvertArgs;
+use super::super::convert;
+#[cfg(feature = "openstack")]
+use super::super::glance::{self, Clouds};
+use super::super::opened::{Opened, open_source};
+use super::super::report::Outcome;
+use super::super::state;
+use super::super::target::TargetWords;
+use super::LookArgs;
+#[cfg(feature = "openstack")]
+use super::probe;
+
+/// Bytes a second that Glance takes where nobody has measured: one stream into a quiet Glance of the lab, which
+/// computes two hashes meanwhile, takes 0.11 GB/s (gunicorn, file system store).
+pub const ASSUMED_UPLOAD_RATE: f64 = 100e6;
+/// Requests beside the transfers: the record, two looks at it when it has been sent, its name once more.
+const REQUESTS: f64 = 5.0;
+
+/// Seconds, as far as they are known.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Seconds {
+    pub low: f64,
+    pub likely: f64,
+    pub high: f64,
+}
+
+impl Seconds {
+    fn exactly(seconds: f64) -> Self {
+        Self { low: seconds, likely: seconds, high: seconds }
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self { low: self.low + other.low, likely: self.likely + other.likely, high: self.high + other.high }
+    }
+
+    /// By the three values of an interval, of which larger ones take longer.
+    fn by(interval: Interval, seconds: impl Fn(u64) -> f64) -> Self {
+        Self { low: seconds(interval.low), likely: seconds(interval.likely), high: seconds(interval.high) }
+    }
+}
+
+/// A part of the run's time.
+pub struct Part {
+    /// Word for programs.
+    pub name: &'static str,
+    /// For people: what is done.
+    pub words: String,
+    pub seconds: Seconds,
+    /// `measured`, `modelled` or `assumed`.
+    pub basis: &'static str,
+}
+
+/// Whether the encoded clusters fit the spool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spool {
+    /// The route has none.
+    None,
+    /// How much comes is not known.
+    Unknown,
+    Fits,
+    /// The source will be, or may have to be, read again.
+    Rereads {
+        surely: bool,
+    },
+    /// The source cannot be read again.
+    Stops,
+}
+
+/// What is known of the target's place.
+#[derive(Default)]
+pub struct Place {
+    /// The target is an image, and these are its least root disk and the source's, in GiB.
+    pub min_disk_gib: Option<(u64, Option<u64>)>,
+    pub quota_free_bytes: Option<u64>,
+    pub quota_used_bytes: Option<u64>,
+    /// Seconds that a request takes.
+    pub request_seconds: f64,
+    /// Bytes a second and seconds for each PUT, measured.
+    pub upload: Option<(f64, f64)>,
+}
+
+/// A conversion, foretold.
+pub struct Forecast {
+    pub source: String,
+    pub target: String,
+    pub plan: Plan,
+    pub geometry: Geometry,
+    pub compression: Compression,
+    pub proof: Proof,
+    /// Whether the source is compared with a hash that is kept of it.
+    pub source_hash: bool,
+    /// Length of the image; `None` where nothing can be told.
+    pub image_bytes: Option<Interval>,
+    /// Clusters of data in bytes of the guest.
+    pub data_bytes: Option<Interval>,
+    /// By what that is known, or why it is not.
+    pub known_by: String,
+    pub sample: Option<Sample>,
+    pub limit: Option<Limit>,
+    pub parts: Vec<Part>,
+    pub total: Option<Seconds>,
+    pub spool: Spool,
+    pub place_is_glance: bool,
+    pub min_disk_gib: Option<(u64, Option<u64>)>,
+    pub quota_free_bytes: Option<u64>,
+    pub quota_used_bytes: Option<u64>,
+    /// Rate of the upload, and whether it was measured.
+    pub upload_rate: Option<(f64, bool)>,
+    pub creates: Vec<String>,
+    pub notes: Vec<String>,
+}
+
+/// What has been looked up.
+struct Prepared<'a> {
+    options: &'a ConvertArgs,
+    target: TargetWords<'a>,
+    plan: Plan,
+    job: Job,
+    keeper: Option<Keeper>,
+    begin_seconds: f64,
+    place: Place,
+    notes: Vec<String>,
+}
+
+/// Looks up, probes, samples.
+pub fn make(
+    options: &ConvertArgs,
+    look: &LookArgs,
+    quiet: bool,
+    cancel: &Cancel,
+    #[cfg(feature = "openstack")] clouds: &mut Clouds,
+    outcome: &mut Outcome,
+) -> Result<Forecast> {
+    let mut prepared = prepare(
+        options,
+        look,
+        quiet,
+        cancel,
+        #[cfg(feature = "openstack")]
+        clouds,
+        outcome,
+    )?;
+    let survey = prepared.keeper.as_mut().and_then(Keeper::take_survey);
+    let wish = SampleWish { bytes: look.sample, ..SampleWish::default() };
+    let sample = match (&survey, look.sample) {
+        (Some(_), _) | (None, Some(0)) => None,
+        _ => sample(&prepared.plan, &prepared.job, &wish)?,
+    };
+    let cs = prepared.job.geometry.cluster_size.bytes();
+    let (image, data) = match (&survey, &sample) {
+        (Some(survey), _) => {
+            let data = survey.map.data_clusters() * cs;
+            (Some(Interval::exactly(survey.image_len)), Some(Interval::exactly(data)))
+        }
+        (None, Some(sample)) => {
+            (Some(sample.image_bytes), Some(sample.content.data_clusters.map(|clusters| clusters * cs)))
+        }
+        (None, None) => (None, None),
+    };
+    let known_by = known_by(survey.is_some(), sample.as_ref(), look, prepared.plan.facts.source.len);
+    Ok(prepared.forecast(sample, image, data, known_by, survey.is_some()))
+}
+
+fn prepare<'a>(
+    options: &'a ConvertArgs,
+    look: &LookArgs,
+    quiet: bool,
+    cancel: &Cancel,
+    #[cfg(feature = "openstack")] clouds: &mut Clouds,
+    outcome: &mut Outcome,
+) -> Result<Prepared<'a>> {
+    let begin = Instant::now();
+    let (geometry, compression) = convert::format(options)?;
+    let target = TargetWords::parse(&options.target)?;
+    state::check(options, matches!(target, TargetWords::File(_)))?;
+    let opened = open_source(
+        options,
+        #[cfg(feature = "openstack")]
+        clouds,
+    )?;
+    target.refuse_source(&opened)?;
+    let spool_dir: PathBuf = convert::spool_dir(options);
+    let plan = convert::make_plan(options, &opened, &target, &spool_dir)?;
+    let notes = convert::notes(options, &target, &opened);
+    outcome.planned(&opened, geometry, compression, &plan);
+    let words = target.name(
+        options,
+        #[cfg(feature = "openstack")]
+        clouds,
+    )?;
+    let proof = convert::proof(options, &plan, &target);
+    let keeper = state::open(options, &opened, words, quiet, (geometry, compression, proof))?;
+    let opening_seconds = begin.elapsed().as_secs_f64();
+    let place = place(
+        options,
+        look,
+        &target,
+        &opened,
+        &plan,
+        keeper.as_ref(),
+        #[cfg(feature = "openstack")]
+        clouds,
+    )?;
+    let begin_seconds = opening_seconds + 2.0 * place.request_seconds;
+    let job = Job {
+        source: opened.source,
+        source_digest: opened.digest,
+        proof,
+        geometry,
+        compression,
+        spool_dir,
+        counters: Arc::new(Counters::default()),
+        cancel: cancel.clone(),
+    };
+    Ok(Prepared { options, target, plan, job, keeper, begin_seconds, place, notes })
+}
+
+/// Whether the target's name is free, and what its place says of itself.
+#[cfg_attr(not(feature = "openstack"), expect(unused_variables, reason = "of Glance"))]
+fn place(
+    options: &ConvertArgs,
+    look: &LookArgs,
+    target: &TargetWords<'_>,
+    opened: &Opened,
+    plan: &Plan,
+    keeper: Option<&Keeper>,
+    #[cfg(feature = "openstack")] clouds: &mut Clouds,
+) -> Result<Place> {
+    match target {
+        #[cfg(feature = "openstack")]
+        TargetWords::Glance(name) => {
+            let begin = Instant::now();
+            clouds.check_target_name(name, options, keeper.and_then(Keeper::image))?;
+            // One list of what is shown and one of what is hidden; without a look, one request by itself.
+            let mut request_seconds = begin.elapsed().as_secs_f64() / 2.0;
+            let begin = Instant::now();
+            let usage = clouds.target_usage()?;
+            if options.image.allow_duplicate {
+                request_seconds = begin.elapsed().as_secs_f64();
+            }
+            let upload = if look.probe_upload { Some(probe::upload(clouds, options)?) } else { None };
+            let source = opened.image.as_ref();
+            let total = usage.and_then(|usage| usage.total_bytes);
+            Ok(Place {
+                min_disk_gib: Some((
+                    glance::min_disk(options, source, plan),
+                    source.map(|image| image.min_disk),
+                )),
+                quota_free_bytes: total.and_then(|quota| quota.free()),
+                quota_used_bytes: total.map(|quota| quota.used),
+                request_seconds,
+                upload,
+            })
+        }
+        TargetWords::File(path) => FileSink::check(path, options.force).map(|()| Place::default()),
+        _ => Ok(Place::default()),
+    }
+}
+
+fn known_by(resumed: bool, sample: Option<&Sample>, look: &LookArgs, len: Option<u64>) -> String {
+    use snapcow::units::Human;
+    let Some(sample) = sample else {
+        return match (resumed, look.sample, len) {
+            (true, _, _) => "by the state file: pass 1 is done".into(),
+            (false, Some(0), _) => "not known: nothing was read (--sample 0)".into(),
+            _ => "not known: what can be read only once is not looked at beforehand".into(),
+        };
+    };
+    let read = format!("{} read in {:.1} s", Human(sample.read_bytes), sample.took.as_secs_f64());
+    match sample.basis {
+        Basis::All => format!("by all of the data, {read}"),
+        Basis::Spread { pieces } => format!("by {pieces} pieces from all over the disk, {read}"),
+        Basis::FirstPart { bytes } => format!(
+            "by the first {} ONLY, {read}: this store cannot be read elsewhere. The bounds are for a rest of zeros and \
+             a rest of noise, the likely value for a rest that is like the beginning",
+            Human(bytes)
+        ),
+    }
+}
+
+impl Prepared<'_> {
+    fn forecast(
+        self,
+        sample: Option<Sample>,
+        image_bytes: Option<Interval>,
+        data_bytes: Option<Interval>,
+        known_by: String,
+        resumed: bool,
+    ) -> Forecast {
+        let spool = self.spool(sample.as_ref(), resumed);
+        let to_glance = matches!(self.target, TargetWords::Glance(_));
+        let rate = to_glance.then(|| match self.place.upload {
+            Some((rate, _)) => (rate, true),
+            None => (ASSUMED_UPLOAD_RATE, false),
+        });
+        let mut limit = None;
+        let parts = match (image_bytes, resumed) {
+            (Some(image), false) => self.parts(sample.as_ref(), image, spool, rate, &mut limit),
+            _ => Vec::new(),
+        };
+        let total = parts.iter().map(|part| part.seconds).reduce(Seconds::plus);
+        let creates = match &self.target {
+            TargetWords::Glance(name) => vec![format!("image `{name}`")],
+            TargetWords::File(path) => vec![format!("file {}", path.display())],
+            TargetWords::Stdout => Vec::new(),
+        };
+        let mut notes = self.notes;
+        notes.extend(self.plan.notes.iter().cloned());
+        Forecast {
+            source: self.options.source.clone(),
+            target: self.options.target.clone(),
+            geometry: self.job.geometry,
+            compression: self.job.compression,
+            proof: self.job.proof,
+            source_hash: self.job.source_digest.is_ok(),
+            plan: self.plan,
+            image_bytes,
+            data_bytes,
+            known_by,
+            sample,
+            limit,
+            parts,
+            total,
+            spool,
+            place_is_glance: to_glance,
+            min_disk_gib: self.place.min_disk_gib,
+            quota_free_bytes: self.place.quota_free_bytes,
+            quota_used_bytes: self.place.quota_used_bytes,
+            upload_rate: rate,
+            creates,
+            notes,
+        }
+    }
+
+    fn spool(&self, sample: Option<&Sample>, resumed: bool) -> Spool {
+        let Route::Spool(overflow) = self.plan.route else { return Spool::None };
+        if resumed {
+            return Spool::Rereads { surely: true };
+        }
+        let Some(sample) = sample else { return Spool::Unknown };
+        let room = self.plan.budget.spool_memory_bytes + self.plan.budget.spool_disk_bytes;
+        let stored = sample.content.stored_bytes;
+        match overflow {
+            _ if stored.high <= room => Spool::Fits,
+            Overflow::Stop if stored.low > room => Spool::Stops,
+            _ => Spool::Rereads { surely: stored.low > room },
+        }
+    }
+
+    /// The run's time in its parts; they follow each other, but for a second read, which runs beside the upload.
+    fn parts(
+        &self,
+        sample: Option<&Sample>,
+        image: Interval,
+        spool: Spool,
+        rate: Option<(f64, bool)>,
+        limit: &mut Option<Limit>,
+    ) -> Vec<Part> {
+        let Some(sample) = sample else { return Vec::new() };
+        let cs = self.job.geometry.cluster_size;
+        let pass = |clusters: u64| sample.model.seconds(sample.load(clusters, cs)).0;
+        *limit = Some(sample.model.seconds(sample.load(sample.content.data_clusters.likely, cs)).1);
+        let from_glance = self.plan.facts.source.is_remote;
+        let mut parts = vec![Part {
+            name: "begin",
+            words: if from_glance || rate.is_some() { "log in, look up, probe" } else { "open" }.into(),
+            seconds: Seconds::exactly(self.begin_seconds),
+            basis: "measured",
+        }];
+        let to_file = self.plan.route == Route::Direct;
+        let reading =
+            if self.job.source_digest.is_ok() { "read, hash, scan, encode" } else { "read, scan, encode" };
+        parts.push(Part {
+            name: "pass_1",
+            words: format!("{reading}{}", if to_file { ", write" } else { "" }),
+            seconds: Seconds::by(sample.content.data_clusters, pass),
+            basis: "modelled",
+        });
+        if let Some((rate, measured)) = rate {
+            let upload = Seconds::by(image, |bytes| bytes as f64 / rate);
+            if matches!(spool, Spool::Rereads { .. }) {
+                let again = self.second_read(sample, &pass);
+                parts.push(Part {
+                    name: "second_read",
+                    words: "read again what the spool let go, beside the upload".into(),
+                    // Only what goes beyond the upload is added.
+                    seconds: Seconds {
+                        low: (again.low - upload.low).max(0.0),
+                        likely: (again.likely - upload.likely).max(0.0),
+                        high: (again.high - upload.high).max(0.0),
+                    },
+                    basis: "modelled",
+                });
+            }
+            parts.push(Part {
+                name: "upload",
+                words: "upload".into(),
+                seconds: upload,
+                basis: if measured { "measured" } else { "assumed" },
+            });
+            let put_seconds = self.place.upload.map_or(0.0, |(_, put)| put);
+            parts.push(Part {
+                name: "settle",
+                words: "make the record, wait until it is active, compare its hash".into(),
+                seconds: Seconds::exactly(REQUESTS * self.place.request_seconds + put_seconds),
+                basis: "modelled",
+            });
+        }
+        parts
+    }
+
+    /// What the second read of a spool that was too small takes.
+    fn second_read(&self, sample: &Sample, pass: &dyn Fn(u64) -> f64) -> Seconds {
+        let budget = &self.plan.budget;
+        let room = (budget.spool_memory_bytes + budget.spool_disk_bytes) as f64;
+        let stored = sample.content.stored_bytes;
+        let clusters = sample.content.data_clusters;
+        let share = |stored: u64| (1.0 - room / (stored as f64).max(1.0)).max(0.0);
+        Seconds {
+            low: share(stored.low) * pass(clusters.low),
+            likely: share(stored.likely) * pass(clusters.likely),
+            high: share(stored.high) * pass(clusters.high),
+        }
+    }
+}
