@@ -71,7 +71,8 @@ impl Clouds {
         }
     }
 
-    fn cloud(&mut self, own: Option<String>, stage: Stage) -> Result<Cloud> {
+    /// The cloud of that name, or the run's own.
+    pub fn cloud(&mut self, own: Option<String>, stage: Stage) -> Result<Cloud> {
         let name = own.or_else(|| self.options.cloud.os_cloud.clone());
         if let Some((_, cloud)) = self.known.iter().find(|(known, _)| *known == name) {
             return Ok(cloud.for_stage(stage));
@@ -115,7 +116,8 @@ impl Clouds {
         }
     }
 
-    fn target_cloud(&mut self) -> Result<Cloud> {
+    /// The cloud of the target.
+    pub fn target_cloud(&mut self) -> Result<Cloud> {
         self.cloud(self.options.target_cloud.clone(), Stage::Sink)
     }
 

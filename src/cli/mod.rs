@@ -5,6 +5,8 @@ mod args;
 mod bench;
 mod check;
 mod convert;
+#[cfg(feature = "openstack")]
+mod delete_source;
 #[cfg(feature = "embedded")]
 mod demo;
 #[cfg(feature = "openstack")]
