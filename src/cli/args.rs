@@ -47,6 +47,10 @@ pub enum Command {
     /// Convert a raw disk to a qcow2 image
     #[command(after_help = EXIT_CODES)]
     Convert(Box<ConvertArgs>),
+    /// Put a compact image in the place of a raw one, under its name
+    #[cfg(feature = "openstack")]
+    #[command(after_help = EXIT_CODES)]
+    Replace(Box<super::replace::ReplaceArgs>),
     /// Look at a qcow2 image from the header to the last refcount
     #[command(after_help = EXIT_CODES)]
     Check(Box<super::check::CheckArgs>),

@@ -79,7 +79,7 @@ pub fn recorded(
 }
 
 /// Writes the report, if one is wanted, also of a failure.
-fn reported(options: &ConvertArgs, outcome: &Outcome, result: Result<()>) -> Result<()> {
+pub fn reported(options: &ConvertArgs, outcome: &Outcome, result: Result<()>) -> Result<()> {
     let Some(path) = &options.how.report else { return result };
     match (report::write(path, options, outcome, result.as_ref().err()), result) {
         // What went wrong first is what the exit code is about.

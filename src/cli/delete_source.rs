@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use snapcow::convert::{Cancel, Receipt};
 use snapcow::error::{Error, Kind, Result, Stage};
 use snapcow::hash::{Algorithm, Digest};
-use snapcow::openstack::{Cloud, Image, ImageFilter};
+use snapcow::openstack::{Cloud, Image, ImageFilter, Member};
 use snapcow::source::known_digest;
 
 use super::args::{ConvertArgs, OnOff};
@@ -39,8 +39,21 @@ pub struct Doomed {
     cloud: Cloud,
     image: Image,
     wish: DeleteSource,
+    /// Who loses it, if that could be seen.
+    pub members: Option<Vec<Member>>,
     /// What whoever wants it should know beforehand.
     pub notes: Vec<String>,
+}
+
+/// A new image that is proven to hold what the source holds.
+#[derive(Clone, Debug)]
+pub struct Proven {
+    /// Its ID.
+    pub id: String,
+    /// Bytes of the image.
+    pub len: u64,
+    /// The hash of what was sent, which is the one that the service keeps.
+    pub digest: Digest,
 }
 
 /// What became of a source that was to be deleted, for the report.
@@ -103,7 +116,10 @@ pub fn before(options: &ConvertArgs, opened: &Opened, clouds: &mut Clouds) -> Re
 pub fn after(outcome: &mut Outcome, clouds: &mut Clouds, cancel: &Cancel, quiet: bool) -> Result<()> {
     let (Some(doomed), Some(id)) = (outcome.doomed.take(), outcome.image_id.clone()) else { return Ok(()) };
     let Some(receipt) = &outcome.receipt else { return Ok(()) };
-    let result = clouds.target_cloud().and_then(|cloud| doomed.delete(receipt, &cloud, &id, clouds, cancel));
+    let result = doomed.proven(receipt, &id).and_then(|proven| {
+        let cloud = clouds.target_cloud()?;
+        doomed.delete(&proven, &cloud, clouds, cancel)
+    });
     let kept_because = result.as_ref().err().map(ToString::to_string);
     outcome.deleted_source = Some(Fate { id: doomed.image.id.clone(), kept_because });
     if result.is_ok() && !quiet {
@@ -155,52 +171,38 @@ impl Doomed {
             let advice = "delete those first, or leave --delete-source out";
             return refuse(format!("other images name it as their base: {named_by}"), advice.into());
         }
-        notes.extend(who_loses_it(image));
-        Ok(Self { cloud, image: image.clone(), wish, notes })
+        let members = members(&cloud, image, clouds)?;
+        notes.extend(who_loses_it(image, members.as_deref()));
+        Ok(Self { cloud, image: image.clone(), wish, members, notes })
     }
 
-    /// Deletes the source of a run whose receipt is a whole proof, after a last look at both images.
+    /// The new image of a run whose receipt is a whole proof.
+    ///
+    /// # Errors
+    /// [`Kind::SourceKept`], with what is missing.
+    pub fn proven(&self, receipt: &Receipt, id: &str) -> Result<Proven> {
+        if let Some(gap) = receipt.gap_in_proof(self.wish == DeleteSource::Proven) {
+            return Err(self.kept(id, "made, but the proof is not whole", &gap));
+        }
+        let digest = receipt.delivered.as_ref().and_then(|delivered| delivered.verified.clone());
+        let digest = digest.ok_or_else(|| self.kept(id, "made", "it was not verified"))?;
+        Ok(Proven { id: id.into(), len: receipt.image_len, digest })
+    }
+
+    /// Deletes the source, after a last look at both images.
     ///
     /// # Errors
     /// [`Kind::SourceKept`], or the signal that ended the run; the source is still there, unless the sentence says that
     /// nobody knows.
-    pub fn delete(
-        &self,
-        receipt: &Receipt,
-        target: &Cloud,
-        target_id: &str,
-        clouds: &Clouds,
-        cancel: &Cancel,
-    ) -> Result<()> {
-        if let Some(gap) = receipt.gap_in_proof(self.wish == DeleteSource::Proven) {
-            return Err(self.kept(target_id, "made, but the proof is not whole", &gap));
-        }
-        let digest = receipt.delivered.as_ref().and_then(|delivered| delivered.verified.as_ref());
-        let looked = self
-            .look_at_target(target, target_id, receipt.image_len, digest, clouds)
-            .and_then(|()| self.look_at_source(clouds))
-            .map_err(|error| self.refused(target_id, error, cancel));
-        looked?;
-        self.delete_now(target_id, clouds, cancel)
+    pub fn delete(&self, new: &Proven, target: &Cloud, clouds: &Clouds, cancel: &Cancel) -> Result<()> {
+        let looked = look_at_target(target, new, clouds).and_then(|()| self.look_at_source(clouds));
+        looked.map_err(|error| self.refused(&new.id, error, cancel))?;
+        self.delete_now(&new.id, clouds, cancel)
     }
 
-    /// The new image must still be there, as it was proven.
-    fn look_at_target(
-        &self,
-        cloud: &Cloud,
-        id: &str,
-        len: u64,
-        digest: Option<&Digest>,
-        clouds: &Clouds,
-    ) -> Result<()> {
-        let image = clouds.wait(Stage::Sink, cloud.for_stage(Stage::Sink).show(id))?;
-        let same =
-            image.status == "active" && image.size == Some(len) && known_digest(&image).as_ref() == digest;
-        if same {
-            return Ok(());
-        }
-        let what = format!("image {} is not any more what was proven", image.label());
-        Err(Error::new(Stage::Sink, Kind::Target, what).advise("see who changed it"))
+    /// The image that is to be deleted.
+    pub fn image(&self) -> &Image {
+        &self.image
     }
 
     /// The source must still be the image that was looked up, and nothing may have come to need it.
@@ -272,8 +274,19 @@ impl Doomed {
     }
 }
 
+/// The new image must still be there, as it was proven.
+fn look_at_target(cloud: &Cloud, new: &Proven, clouds: &Clouds) -> Result<()> {
+    let image = clouds.wait(Stage::Sink, cloud.for_stage(Stage::Sink).show(&new.id))?;
+    let same = known_digest(&image).as_ref() == Some(&new.digest);
+    if same && image.status == "active" && image.size == Some(new.len) {
+        return Ok(());
+    }
+    let what = format!("image {} is not any more what was proven", image.label());
+    Err(Error::new(Stage::Sink, Kind::Target, what).advise("see who changed it"))
+}
+
 /// A hash by which a disk can be told from one that was made to be taken for it.
-fn strong_digest(image: &Image) -> Option<Digest> {
+pub fn strong_digest(image: &Image) -> Option<Digest> {
     known_digest(image).filter(|digest| digest.algorithm != Algorithm::Md5)
 }
 
@@ -295,13 +308,32 @@ fn named_by(cloud: &Cloud, image: &Image, clouds: &Clouds) -> Result<Option<Stri
     Ok((!names.is_empty()).then(|| names.join(", ")))
 }
 
+/// The projects that the image is shared with; `None` where nobody says.
+fn members(cloud: &Cloud, image: &Image, clouds: &Clouds) -> Result<Option<Vec<Member>>> {
+    if image.visibility.as_deref() != Some("shared") {
+        return Ok(Some(Vec::new()));
+    }
+    match clouds.wait(Stage::Source, cloud.members(&image.id)) {
+        Ok(members) => Ok(Some(members)),
+        Err(error) if matches!(error.kind(), Kind::Interrupted(_) | Kind::Network) => Err(error),
+        Err(_) => Ok(None),
+    }
+}
+
 /// Who will miss the image.
-fn who_loses_it(image: &Image) -> Option<String> {
-    match image.visibility.as_deref() {
-        Some(wide @ ("public" | "community")) => {
+fn who_loses_it(image: &Image, members: Option<&[Member]>) -> Option<String> {
+    match (image.visibility.as_deref(), members) {
+        (Some(wide @ ("public" | "community")), _) => {
             Some(format!("the image is {wide}: other projects that use it lose it"))
         }
-        Some("shared") => Some("members with whom the image is shared lose it".into()),
-        _ => None,
+        (_, Some([])) => None,
+        (_, Some(members)) => {
+            let names: Vec<String> =
+                members.iter().map(|member| format!("{} ({})", member.project, member.status)).collect();
+            Some(format!("the image is shared with these projects, which lose it: {}", names.join(", ")))
+        }
+        (_, None) => {
+            Some("whether the image is shared with others cannot be seen; they would lose it".into())
+        }
     }
 }

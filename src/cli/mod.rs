@@ -14,6 +14,8 @@ mod glance;
 mod image;
 mod opened;
 mod progress;
+#[cfg(feature = "openstack")]
+mod replace;
 mod report;
 mod signals;
 mod state;
@@ -48,6 +50,8 @@ pub fn main() -> ExitCode {
         Command::Convert(options) => convert::run(&options, args.quiet, &cancel),
         Command::Check(options) => check::run(&options, args.quiet, &cancel),
         Command::Verify(options) => verify::run(&options, args.quiet, &cancel),
+        #[cfg(feature = "openstack")]
+        Command::Replace(options) => replace::run(&options, args.quiet, &cancel),
         #[cfg(feature = "embedded")]
         Command::Demo(options) => demo::run(&options, args.quiet, &cancel),
         #[cfg(feature = "bench")]
