@@ -70,6 +70,8 @@ pub enum Kind {
     Damaged,
     /// A qcow2 image has leaks: space that nothing uses.
     Leaks,
+    /// The new image is made, but its source, which was to be deleted, is still there.
+    SourceKept,
     /// A signal ended the run; the number of the signal.
     Interrupted(i32),
     /// Whoever read our standard output went away.
@@ -92,6 +94,7 @@ impl Kind {
             Self::Differs => 10,
             Self::Damaged => 11,
             Self::Leaks => 12,
+            Self::SourceKept => 13,
             Self::Interrupted(signal) => 128u8.wrapping_add(signal as u8),
             Self::ClosedPipe => 141,
         }
@@ -112,6 +115,7 @@ impl Kind {
             Self::Differs => "differs",
             Self::Damaged => "image_damaged",
             Self::Leaks => "image_leaks",
+            Self::SourceKept => "source_kept",
             Self::Interrupted(_) => "interrupted",
             Self::ClosedPipe => "closed_pipe",
         }

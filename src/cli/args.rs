@@ -17,6 +17,7 @@ Exit codes:
   4  login or permission                 9  hash of the target differs
   10 verify: the disks differ            11 check: the image is damaged
   12 check: the image has leaks, its data are sound
+  13 the new image is made, but its source could not be deleted; both are there
   130, 143, 129, 131  ended by SIGINT, SIGTERM, SIGHUP, SIGQUIT; 141  standard output was closed";
 
 #[cfg(not(feature = "isal-sys"))]
@@ -49,6 +50,10 @@ pub enum Command {
     /// Tell what a conversion would be: size, time, route, quota; nothing is made
     #[command(after_help = EXIT_CODES)]
     Plan(Box<super::plan::PlanArgs>),
+    /// Put a compact image in the place of a raw one, under its name
+    #[cfg(feature = "openstack")]
+    #[command(after_help = EXIT_CODES)]
+    Replace(Box<super::replace::ReplaceArgs>),
     /// Look at a qcow2 image from the header to the last refcount
     #[command(after_help = EXIT_CODES)]
     Check(Box<super::check::CheckArgs>),
@@ -100,6 +105,13 @@ pub struct ConvertArgs {
     /// Replace an existing file; the old one survives a failure
     #[arg(long, help_heading = "Safety")]
     pub force: bool,
+
+    /// Delete the source image once the new one is proven to hold the same disk; =unproven: also where Glance keeps no
+    /// hash by which the source could be verified
+    #[cfg(feature = "openstack")]
+    #[arg(long, value_name = "unproven", num_args = 0..=1, require_equals = true, default_missing_value = "proven",
+        help_heading = "Safety", hide_possible_values = true)]
+    pub delete_source: Option<super::delete_source::DeleteSource>,
 
     #[command(flatten)]
     pub how: ConversionArgs,

@@ -14,6 +14,8 @@ use snapcow::state::Keeper;
 
 use super::args::{CompatName, CompressionName, ConvertArgs, DeflateWindow, OnOff};
 #[cfg(feature = "openstack")]
+use super::delete_source;
+#[cfg(feature = "openstack")]
 use super::glance::Clouds;
 use super::opened::{Opened, open_source};
 use super::progress::Progress;
@@ -62,16 +64,23 @@ pub fn recorded(
         Kind::Interrupted(_) => error,
         _ => cancel.check(error.stage()).err().unwrap_or(error),
     });
-    let result = match &options.how.report {
-        Some(path) => reported(path, options, &outcome, result),
-        None => result,
+    let result = reported(options, &outcome, result);
+    // A receipt that cannot be kept keeps the source.
+    #[cfg(feature = "openstack")]
+    let result = match result {
+        Ok(()) if outcome.doomed.is_some() => {
+            let deleted = delete_source::after(&mut outcome, clouds, cancel, quiet);
+            reported(options, &outcome, deleted)
+        }
+        result => result,
     };
     state::settle(outcome.keeper.take(), quiet, result.as_ref().err());
     (outcome, result)
 }
 
-/// Writes the report, also of a failure.
-fn reported(path: &Path, options: &ConvertArgs, outcome: &Outcome, result: Result<()>) -> Result<()> {
+/// Writes the report, if one is wanted, also of a failure.
+pub fn reported(options: &ConvertArgs, outcome: &Outcome, result: Result<()>) -> Result<()> {
+    let Some(path) = &options.how.report else { return result };
     match (report::write(path, options, outcome, result.as_ref().err()), result) {
         // What went wrong first is what the exit code is about.
         (Err(unwritten), Err(error)) => {
@@ -104,6 +113,8 @@ pub fn carry_out(
     let (geometry, compression) = format(options)?;
     let target = TargetWords::parse(&options.target)?;
     state::check(options, matches!(target, TargetWords::File(_)))?;
+    #[cfg(feature = "openstack")]
+    delete_source::check(options, &target)?;
     let opened = open_source(
         options,
         #[cfg(feature = "openstack")]
@@ -114,6 +125,11 @@ pub fn carry_out(
     let plan = make_plan(options, &opened, &target, &spool_dir)?;
     let mut notes = notes(options, &target, &opened);
     outcome.planned(&opened, geometry, compression, &plan);
+    #[cfg(feature = "openstack")]
+    {
+        outcome.doomed = delete_source::before(options, &opened, clouds)?;
+        notes.extend(outcome.doomed.iter().flat_map(|doomed| doomed.notes.clone()));
+    }
     let words = target.name(
         options,
         #[cfg(feature = "openstack")]

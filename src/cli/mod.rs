@@ -7,6 +7,8 @@ mod args;
 mod bench;
 mod check;
 mod convert;
+#[cfg(feature = "openstack")]
+mod delete_source;
 #[cfg(feature = "embedded")]
 mod demo;
 #[cfg(feature = "openstack")]
@@ -21,6 +23,8 @@ mod nearby;
 mod opened;
 mod plan;
 mod progress;
+#[cfg(feature = "openstack")]
+mod replace;
 mod report;
 #[cfg(feature = "openstack")]
 mod share;
@@ -72,6 +76,8 @@ pub fn main() -> ExitCode {
         Command::Reject(options) => accept::run_reject(&options, args.quiet, &cancel),
         #[cfg(feature = "openstack")]
         Command::Members(options) => members::run(&options, args.quiet, &cancel),
+        #[cfg(feature = "openstack")]
+        Command::Replace(options) => replace::run(&options, args.quiet, &cancel),
         #[cfg(feature = "embedded")]
         Command::Demo(options) => demo::run(&options, args.quiet, &cancel),
         #[cfg(feature = "bench")]

@@ -34,6 +34,12 @@ pub struct Outcome {
     pub insecure: bool,
     pub image_id: Option<String>,
     pub dropped_properties: Vec<String>,
+    /// The source image that is to be deleted once all is proven.
+    #[cfg(feature = "openstack")]
+    pub doomed: Option<super::delete_source::Doomed>,
+    /// What became of it.
+    #[cfg(feature = "openstack")]
+    pub deleted_source: Option<super::delete_source::Fate>,
     /// The state file, where one is used.
     pub keeper: Option<Keeper>,
 }
@@ -81,6 +87,11 @@ fn report(options: &ConvertArgs, outcome: &Outcome, failure: Option<&Error>) -> 
         "insecure": outcome.insecure,
         "dry_run": options.how.dry_run,
     });
+    #[cfg(feature = "openstack")]
+    {
+        report["deleted_source"] =
+            json!(outcome.deleted_source.as_ref().map(super::delete_source::Fate::json));
+    }
     if let Some(error) = failure {
         report["error"] = json!({
             "stage": error.stage().to_string(),
@@ -199,6 +210,7 @@ fn receipt_json(receipt: &Receipt) -> Value {
             RouteTaken::Spool => "spool",
             RouteTaken::Reread => "reread",
         }),
+        "compressed_clusters": receipt.compressed_clusters,
         "zero_clusters": receipt.clusters - receipt.data_clusters,
         "guest_digest": guest_digest,
         "resumed": receipt.resumed,

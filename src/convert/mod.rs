@@ -97,7 +97,7 @@ pub fn convert_from(
         Arc::clone(&job.counters),
         job.cancel.clone(),
     );
-    let mut receipt = Receipt::new(plan);
+    let mut receipt = Receipt::new(&plan.facts.source.name, &plan.facts.sink.name);
     job.counters.enter(Phase::Survey);
     match target {
         Target::File(file) => direct::direct(&engine, job, *file, &mut receipt)?,

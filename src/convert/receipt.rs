@@ -7,7 +7,8 @@ use super::counters::{Counters, Timed};
 use super::pipeline::Pass;
 use super::proof::Proof;
 use crate::error::{Error, Kind, Result, Stage};
-use crate::hash::Digest;
+use crate::flow::Form;
+use crate::hash::{Algorithm, Digest};
 use crate::map::ImageMap;
 use crate::place::Layout;
 use crate::plan::Plan;
@@ -62,6 +63,8 @@ pub struct Receipt {
     pub data_clusters: u64,
     /// Clusters of the disk.
     pub clusters: u64,
+    /// Data clusters that are stored compressed; the others are stored as they were read.
+    pub compressed_clusters: u64,
     /// What the spool has seen, where there was one.
     pub spool: Option<SpoolStats>,
     /// The smallest `--memory` that would have saved a second read, in bytes.
@@ -82,10 +85,11 @@ pub struct Receipt {
 }
 
 impl Receipt {
-    pub(super) fn new(plan: &Plan) -> Self {
+    /// Of a run between these two that has done nothing yet.
+    pub fn new(source: &str, target: &str) -> Self {
         Self {
-            source: plan.facts.source.name.clone(),
-            target: plan.facts.sink.name.clone(),
+            source: source.into(),
+            target: target.into(),
             source_len: 0,
             virtual_size: 0,
             source_check: SourceCheck::NotVerified("the run did not come so far".into()),
@@ -96,6 +100,7 @@ impl Receipt {
             image_len: 0,
             data_clusters: 0,
             clusters: 0,
+            compressed_clusters: 0,
             spool: None,
             memory_to_save_reread: None,
             disk_to_save_reread: None,
@@ -107,12 +112,48 @@ impl Receipt {
         }
     }
 
+    /// What is missing of the whole chain of proof, as a sentence; `None` if it is whole, so that the source is not
+    /// needed any more: the source verified by the hash that its service keeps, every compressed cluster decoded again
+    /// and compared, the target's hash that of the bytes sent. MD5 is no proof: two disks with the same one can be made
+    /// to order. `source_too`: whether the source has to be verified.
+    ///
+    /// A run that went on from a state file has encoded, and decoded, every cluster again.
+    pub fn gap_in_proof(&self, source_too: bool) -> Option<String> {
+        let weak = |digest: &Digest| digest.algorithm == Algorithm::Md5;
+        match &self.source_check {
+            _ if !source_too => {}
+            SourceCheck::Verified(digest) if weak(digest) => {
+                return Some("the source is verified by MD5 alone".into());
+            }
+            SourceCheck::Verified(_) => {}
+            SourceCheck::NotVerified(reason) => return Some(format!("the source is not verified: {reason}")),
+        }
+        match self.verified_clusters {
+            None => return Some("the compressed clusters were not decoded again".into()),
+            Some(decoded) if decoded < self.compressed_clusters => {
+                let all = self.compressed_clusters;
+                return Some(format!("{decoded} of {all} compressed clusters were decoded again"));
+            }
+            Some(_) => {}
+        }
+        match self.delivered.as_ref().map(|delivered| (&delivered.verified, &delivered.unverified)) {
+            None => Some("the target keeps no hash".into()),
+            Some((Some(digest), _)) if weak(digest) => Some("the target is verified by MD5 alone".into()),
+            Some((Some(_), _)) => None,
+            Some((None, Some(reason))) => Some(format!("the target is not verified: {reason}")),
+            Some((None, None)) => Some("the target is not verified".into()),
+        }
+    }
+
     /// After pass 1: checks length and hash of the source.
     pub(super) fn surveyed(&mut self, pass: &Pass, map: &ImageMap, job: &Job) -> Result<()> {
         self.source_len = pass.len;
         self.virtual_size = super::virtual_size(pass);
         self.clusters = map.clusters();
         self.data_clusters = map.data_clusters();
+        let is_compressed = |stored_len| Form::of(stored_len, map.cluster_size()) != Form::Plain;
+        self.compressed_clusters =
+            map.data().filter(|(_, entry)| is_compressed(entry.stored_len)).count() as u64;
         self.guest_digest.clone_from(&pass.guest_digest);
         if map.clusters() != map.cluster_size().clusters_for(pass.len) {
             let what = format!(
@@ -172,5 +213,49 @@ impl Receipt {
             ("hash", counters.time(Timed::Hash)),
             ("sink", counters.time(Timed::Sink)),
         ];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digest(algorithm: Algorithm) -> Digest {
+        Digest { algorithm, hex: "00".into() }
+    }
+
+    #[test]
+    fn the_proof_is_whole_only_with_all_of_its_links() {
+        let delivered = |verified: Option<Digest>| {
+            Some(Delivered {
+                verified,
+                unverified: Some("nothing to compare".into()),
+                ..Delivered::default()
+            })
+        };
+        let whole = Receipt {
+            source_check: SourceCheck::Verified(digest(Algorithm::Sha512)),
+            compressed_clusters: 5,
+            verified_clusters: Some(5),
+            delivered: delivered(Some(digest(Algorithm::Sha512))),
+            ..Receipt::new("a", "b")
+        };
+        assert_eq!(whole.gap_in_proof(true), None);
+        let without = |receipt: Receipt, word: &str, source_too: bool| {
+            let gap = receipt.gap_in_proof(source_too);
+            assert!(gap.as_ref().is_some_and(|gap| gap.contains(word)), "{gap:?}");
+        };
+        for check in [SourceCheck::Verified(digest(Algorithm::Md5)), SourceCheck::NotVerified("null".into())]
+        {
+            let unproven = Receipt { source_check: check, ..whole.clone() };
+            without(unproven.clone(), "the source", true);
+            assert_eq!(unproven.gap_in_proof(false), None);
+        }
+        without(Receipt { verified_clusters: None, ..whole.clone() }, "decoded", false);
+        without(Receipt { verified_clusters: Some(4), ..whole.clone() }, "4 of 5", false);
+        without(Receipt { delivered: None, ..whole.clone() }, "the target", false);
+        without(Receipt { delivered: delivered(None), ..whole.clone() }, "nothing to compare", false);
+        let weak = delivered(Some(digest(Algorithm::Md5)));
+        without(Receipt { delivered: weak, ..whole }, "MD5", false);
     }
 }

@@ -34,6 +34,8 @@ pub struct ImageFilter {
     pub member_status: Option<String>,
     /// At least so many bytes of data.
     pub size_min_bytes: Option<u64>,
+    /// A property, and the value that it has.
+    pub property: Option<(String, String)>,
     /// Only those that lists leave out, instead of the others.
     pub hidden: bool,
 }
@@ -55,10 +57,11 @@ impl ImageFilter {
             && same(&self.owner, &image.owner)
             && same(&self.disk_format, &image.disk_format)
             && self.status.as_ref().is_none_or(|status| *status == image.status)
+            && self.property.as_ref().is_none_or(|(key, value)| image.properties.get(key) == Some(value))
             && self.size_min_bytes.is_none_or(|min| image.size.unwrap_or(0) >= min)
     }
 
-    fn query(&self) -> Vec<(&'static str, String)> {
+    fn query(&self) -> Vec<(&str, String)> {
         let texts = [
             ("name", self.name.as_deref().map(name_filter)),
             ("owner", self.owner.clone()),
@@ -70,7 +73,8 @@ impl ImageFilter {
             ("os_hidden", Some(self.hidden.to_string())),
             ("limit", Some(PAGE.to_string())),
         ];
-        texts.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+        let property = self.property.iter().map(|(key, value)| (key.as_str(), value.clone()));
+        texts.into_iter().filter_map(|(key, value)| Some((key, value?))).chain(property).collect()
     }
 }
 
