@@ -46,6 +46,10 @@ pub enum Command {
     /// Convert a raw disk to a qcow2 image
     #[command(after_help = EXIT_CODES)]
     Convert(Box<ConvertArgs>),
+    /// Save an image from Glance to a file, as it is or as a raw disk
+    #[cfg(feature = "openstack")]
+    #[command(after_help = EXIT_CODES)]
+    Download(Box<super::download::DownloadArgs>),
     /// Look at a qcow2 image from the header to the last refcount
     #[command(after_help = EXIT_CODES)]
     Check(Box<super::check::CheckArgs>),

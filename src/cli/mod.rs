@@ -8,6 +8,10 @@ mod convert;
 #[cfg(feature = "embedded")]
 mod demo;
 #[cfg(feature = "openstack")]
+mod download;
+#[cfg(feature = "openstack")]
+mod file_name;
+#[cfg(feature = "openstack")]
 mod glance;
 mod image;
 mod opened;
@@ -45,6 +49,8 @@ pub fn main() -> ExitCode {
     let result = match args.command {
         Command::Convert(options) => convert::run(&options, args.quiet, &cancel),
         Command::Check(options) => check::run(&options, args.quiet, &cancel),
+        #[cfg(feature = "openstack")]
+        Command::Download(options) => download::run(&options, args.quiet, &cancel),
         Command::Verify(options) => verify::run(&options, args.quiet, &cancel),
         #[cfg(feature = "embedded")]
         Command::Demo(options) => demo::run(&options, args.quiet, &cancel),
