@@ -37,6 +37,8 @@ pub mod read;
 
 pub mod verify;
 
+pub mod fetch;
+
 // What the stages share.
 
 pub mod flow;

@@ -34,6 +34,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("read", &["qcow2"]),
     ("verify", &["read", "scan", "source"]),
     ("convert", &["source", "scan", "encode", "place", "plan", "qcow2", "spool", "sink", "state"]),
+    ("fetch", &["convert", "source", "scan", "sink", "read"]),
     ("embedded", &[]),
     (
         "bench",
@@ -51,6 +52,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "sink",
             "read",
             "verify",
+            "fetch",
             "state",
             "qcow2",
             "openstack",

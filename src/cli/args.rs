@@ -54,6 +54,10 @@ pub enum Command {
     #[cfg(feature = "openstack")]
     #[command(after_help = EXIT_CODES)]
     Replace(Box<super::replace::ReplaceArgs>),
+    /// Save an image from Glance to a file, as it is or as a raw disk
+    #[cfg(feature = "openstack")]
+    #[command(after_help = EXIT_CODES)]
+    Download(Box<super::download::DownloadArgs>),
     /// Look at a qcow2 image from the header to the last refcount
     #[command(after_help = EXIT_CODES)]
     Check(Box<super::check::CheckArgs>),

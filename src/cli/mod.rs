@@ -12,6 +12,10 @@ mod delete_source;
 #[cfg(feature = "embedded")]
 mod demo;
 #[cfg(feature = "openstack")]
+mod download;
+#[cfg(feature = "openstack")]
+mod file_name;
+#[cfg(feature = "openstack")]
 mod glance;
 mod image;
 #[cfg(feature = "openstack")]
@@ -63,6 +67,8 @@ pub fn main() -> ExitCode {
         Command::Convert(options) => convert::run(&options, args.quiet, &cancel),
         Command::Plan(options) => plan::run(&options, args.quiet, &cancel),
         Command::Check(options) => check::run(&options, args.quiet, &cancel),
+        #[cfg(feature = "openstack")]
+        Command::Download(options) => download::run(&options, args.quiet, &cancel),
         Command::Verify(options) => verify::run(&options, args.quiet, &cancel),
         #[cfg(feature = "openstack")]
         Command::List(options) => list::run(&options, args.quiet, &cancel),

@@ -7,7 +7,9 @@
 mod file;
 #[cfg(feature = "openstack")]
 mod glance;
+mod growing;
 mod name;
+mod part;
 #[cfg(feature = "openstack")]
 mod queue;
 mod share;
@@ -25,6 +27,8 @@ use crate::hash::Digest;
 pub use file::{FileSink, MEMORY_BYTES as FILE_MEMORY_BYTES};
 #[cfg(feature = "openstack")]
 pub use glance::{GlanceSink, OnCancel};
+pub use growing::SparseFile;
+pub use part::Part;
 pub use stream::StreamSink;
 pub use whole::write_whole;
 pub use writer::{WriteError, Writer};

@@ -31,6 +31,8 @@ pub struct GlanceSource {
     facts: SourceFacts,
     connections: usize,
     connections_while_uploading: usize,
+    /// Whether its bytes are those of a disk, and not just any.
+    is_disk: bool,
 }
 
 impl GlanceSource {
@@ -52,7 +54,14 @@ impl GlanceSource {
             facts,
             connections,
             connections_while_uploading,
+            is_disk: true,
         }
+    }
+
+    /// For whoever wants the image's bytes as they are, whatever its format.
+    #[must_use]
+    pub fn as_bytes(self) -> Self {
+        Self { is_disk: false, ..self }
     }
 
     /// The hash that Glance keeps of the image, or why there is none to compare with.
@@ -78,7 +87,9 @@ impl GlanceSource {
 
     /// The image's disk_format rules; what its bytes look like is only worth a word.
     fn warn_of_magic(&self, head: &[u8]) {
-        if let Some(format) = image_format(&head[..head.len().min(PROBE_BYTES)]) {
+        if self.is_disk
+            && let Some(format) = image_format(&head[..head.len().min(PROBE_BYTES)])
+        {
             tracing::warn!(
                 "{} is raw by its record, but begins like a {format} image; taken as raw",
                 self.facts.name
