@@ -85,7 +85,7 @@ const ATTRIBUTES: [&str; 26] = [
 
 /// Properties that describe this image alone or that Glance refuses: hashes and signatures of other
 /// bytes, keys whose life is tied to the source, what openstacksdk notes about its own uploads.
-const NEVER_COPIED: [&str; 9] = [
+const NEVER_COPIED: [&str; 10] = [
     "os_hash_",
     "os_glance",
     "os_hidden",
@@ -95,6 +95,8 @@ const NEVER_COPIED: [&str; 9] = [
     "os_encrypt_",
     "block_device_mapping",
     "bdm_v2",
+    // Our own notes about a raw snapshot.
+    "snapcow_",
 ];
 const NEVER_COPIED_NAMES: [&str; 4] = ["location", "deleted", "deleted_at", "is_public"];
 
