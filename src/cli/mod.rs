@@ -16,6 +16,8 @@ mod opened;
 mod progress;
 mod report;
 mod signals;
+#[cfg(feature = "openstack")]
+mod snapshot;
 mod state;
 mod stdout;
 mod summary;
@@ -47,6 +49,8 @@ pub fn main() -> ExitCode {
     let result = match args.command {
         Command::Convert(options) => convert::run(&options, args.quiet, &cancel),
         Command::Check(options) => check::run(&options, args.quiet, &cancel),
+        #[cfg(feature = "openstack")]
+        Command::Snapshot(options) => snapshot::run(&options, args.quiet, &cancel),
         Command::Verify(options) => verify::run(&options, args.quiet, &cancel),
         #[cfg(feature = "embedded")]
         Command::Demo(options) => demo::run(&options, args.quiet, &cancel),

@@ -114,7 +114,10 @@ impl Compute {
 
     /// The project's image that bears the mark of an order. Anybody may put anything on an image of theirs and let
     /// everybody see it, so the owner counts too.
-    async fn made_image(&self, (key, value): (&str, &str)) -> Result<Option<String>> {
+    ///
+    /// # Errors
+    /// Of the request.
+    pub async fn made_image(&self, (key, value): (&str, &str)) -> Result<Option<String>> {
         let filter = ImageFilter {
             owner: self.cloud.project_id().map(str::to_owned),
             property: Some((key.to_owned(), value.to_owned())),
