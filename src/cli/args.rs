@@ -58,6 +58,10 @@ pub enum Command {
     #[cfg(feature = "openstack")]
     #[command(after_help = EXIT_CODES)]
     Download(Box<super::download::DownloadArgs>),
+    /// Make a compact image of a server: stop, snapshot, start, convert, delete the raw image
+    #[cfg(feature = "openstack")]
+    #[command(after_help = EXIT_CODES)]
+    Snapshot(Box<super::snapshot::SnapshotArgs>),
     /// Look at a qcow2 image from the header to the last refcount
     #[command(after_help = EXIT_CODES)]
     Check(Box<super::check::CheckArgs>),

@@ -33,6 +33,8 @@ mod report;
 #[cfg(feature = "openstack")]
 mod share;
 mod signals;
+#[cfg(feature = "openstack")]
+mod snapshot;
 mod state;
 mod stdout;
 mod summary;
@@ -69,6 +71,8 @@ pub fn main() -> ExitCode {
         Command::Check(options) => check::run(&options, args.quiet, &cancel),
         #[cfg(feature = "openstack")]
         Command::Download(options) => download::run(&options, args.quiet, &cancel),
+        #[cfg(feature = "openstack")]
+        Command::Snapshot(options) => snapshot::run(&options, args.quiet, &cancel),
         Command::Verify(options) => verify::run(&options, args.quiet, &cancel),
         #[cfg(feature = "openstack")]
         Command::List(options) => list::run(&options, args.quiet, &cancel),

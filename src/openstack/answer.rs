@@ -29,6 +29,8 @@ pub(super) struct Answer {
     pub(super) retry_after: Option<Duration>,
     /// `X-Subject-Token`, by which Keystone hands over a token.
     pub(super) subject_token: Option<SecretString>,
+    /// `Location`, in which Nova names what it makes.
+    pub(super) location: Option<String>,
 }
 
 impl Answer {
@@ -129,7 +131,13 @@ fn json_message(json: &Value) -> Option<String> {
     ["/error/message", "/message", "/error", "/faultstring", "/detail"]
         .iter()
         .find_map(|path| json.pointer(path).and_then(Value::as_str))
+        .or_else(|| novas_message(json))
         .map(str::to_owned)
+}
+
+/// Nova names the kind of the fault outside: `{"conflictingRequest": {"code": 409, "message": TEXT}}`.
+fn novas_message(json: &Value) -> Option<&str> {
+    json.as_object()?.values().find_map(|fault| fault.get("message")?.as_str())
 }
 
 fn html_message(text: &str) -> String {
@@ -202,6 +210,10 @@ mod tests {
             "The request you have made"
         );
         assert_eq!(
+            message(br#"{"conflictingRequest": {"code": 409, "message": "Cannot 'stop' it"}}"#, &[]),
+            "Cannot 'stop' it"
+        );
+        assert_eq!(
             message(b"<html><head><title>502 Bad Gateway</title></head></html>", &[]),
             "502 Bad Gateway"
         );
@@ -232,6 +244,7 @@ mod tests {
             body: b"token gAAAAsecret is bad".to_vec(),
             retry_after: None,
             subject_token: None,
+            location: None,
         };
         let text = answer.error(Stage::Sink, "create", &["gAAAAsecret"]).to_string();
         assert!(text.contains("token *** is bad") && !text.contains("gAAAAsecret"), "{text}");

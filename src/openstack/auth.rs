@@ -19,14 +19,18 @@ use crate::retry::{Attempts, Retry};
 
 const NOT_KEYSTONE: &str = "check `auth_url`: it must be Keystone's, and version 3";
 
-/// Credentials, and how to find Glance in the catalogue they open.
+/// Credentials, and how to find Glance and Nova in the catalogue they open.
 pub(super) struct Login {
     label: String,
     config: CloudConfig,
     region: Option<String>,
     interface: String,
     image_endpoint: Option<String>,
+    compute_endpoint: Option<String>,
 }
+
+/// A service that a cloud may do without: its address, or why there is none and what to do about it.
+pub(super) type Lookup = std::result::Result<String, (String, &'static str)>;
 
 /// What a login yields.
 pub(super) struct Session {
@@ -35,12 +39,14 @@ pub(super) struct Session {
     pub(super) life: Option<Duration>,
     pub(super) project: Option<String>,
     pub(super) endpoint: Url,
+    /// Nova, which is asked for only by those who need it.
+    pub(super) compute: Lookup,
 }
 
 impl Login {
     pub(super) fn new(chosen: Chosen) -> Self {
-        let Chosen { label, config, region, interface, image_endpoint, .. } = chosen;
-        Self { label, config, region, interface, image_endpoint }
+        let Chosen { label, config, region, interface, image_endpoint, compute_endpoint, .. } = chosen;
+        Self { label, config, region, interface, image_endpoint, compute_endpoint }
     }
 
     pub(super) fn label(&self) -> &str {
@@ -105,15 +111,18 @@ impl Login {
         let life =
             grant.issued_at.and_then(|issued| grant.expires_at.signed_duration_since(issued).to_std().ok());
         let project = grant.project.map(|project| project.id);
-        let endpoint = match &self.image_endpoint {
-            Some(endpoint) => with_project(endpoint, project.as_deref()),
+        let find = |kind: &'static str, given: &Option<String>| match given {
+            Some(endpoint) => Ok(with_project(endpoint, project.as_deref())),
             None => {
-                let images = grant.catalog.into_iter().filter(|service| service.kind == "image");
-                let offers: Vec<Endpoint> = images.flat_map(|service| service.endpoints).collect();
-                self.find_glance(&offers, stage)?
+                let services = grant.catalog.iter().filter(|service| service.kind == kind);
+                self.find(kind, &services.flat_map(|service| &service.endpoints).collect::<Vec<_>>())
             }
         };
-        Ok(Session { token, life, project, endpoint: endpoint_root(&endpoint, stage)? })
+        let compute = find("compute", &self.compute_endpoint);
+        let endpoint = find("image", &self.image_endpoint)
+            .map_err(|(why, advice)| self.refuse(stage, why).advise(advice))?;
+        let endpoint = endpoint_root(&endpoint, stage)?;
+        Ok(Session { token, life, project, endpoint, compute })
     }
 
     fn refuse(&self, stage: Stage, why: impl std::fmt::Display) -> Error {
@@ -136,8 +145,8 @@ impl Login {
         Error::new(stage, Kind::Network, format!("{what}: {} {text}", status.as_u16())).advise(NOT_KEYSTONE)
     }
 
-    /// Glance's address in the catalogue, by region and interface.
-    fn find_glance(&self, all: &[Endpoint], stage: Stage) -> Result<String> {
+    /// A service's address in the catalogue, by region and interface.
+    fn find(&self, kind: &str, all: &[&Endpoint]) -> Lookup {
         let interface = self.interface.strip_suffix("URL").unwrap_or(&self.interface);
         let region_fits = |region: &Option<String>| self.region.is_none() || *region == self.region;
         let hit =
@@ -154,18 +163,18 @@ impl Login {
         offers.sort();
         offers.dedup();
         let offers = if offers.is_empty() {
-            "no image service".to_owned()
+            format!("no {kind} service")
         } else {
             answer::one_line(&offers.join(", "))
         };
         let region = self.region.as_ref().map(|region| format!(" of region `{region}`")).unwrap_or_default();
-        let why = format!("no `{interface}` image endpoint{region} in the catalogue, which has: {offers}");
-        let advice = if all.is_empty() {
-            "name a project (`project_name`, OS_PROJECT_NAME), or set `image_endpoint_override`"
-        } else {
-            "correct --os-region-name or --os-interface"
+        let why = format!("no `{interface}` {kind} endpoint{region} in the catalogue, which has: {offers}");
+        let advice = match kind {
+            _ if !all.is_empty() => "correct --os-region-name or --os-interface",
+            "image" => "name a project (`project_name`, OS_PROJECT_NAME), or set `image_endpoint_override`",
+            _ => "use a cloud with Nova, or set `compute_endpoint_override`",
         };
-        Err(self.refuse(stage, why).advise(advice))
+        Err((why, advice))
     }
 }
 
@@ -234,16 +243,20 @@ mod tests {
             region: region.map(str::to_owned),
             interface: interface.into(),
             image_endpoint: None,
+            compute_endpoint: None,
         };
-        let find = |region, interface| login(region, interface).find_glance(&catalog, Stage::Source);
+        let offers: Vec<&Endpoint> = catalog.iter().collect();
+        let find = |region, interface| login(region, interface).find("image", &offers);
         assert_eq!(find(Some("R2"), "public").unwrap(), "http://two");
         assert_eq!(find(None, "internalURL").unwrap(), "http://in");
-        let error = find(Some("R9"), "public").unwrap_err().to_string();
+        let (why, advice) = find(Some("R9"), "public").unwrap_err();
         assert!(
-            error.contains("`R9`") && error.contains("public of R2") && error.contains("--os-region-name"),
-            "{error}"
+            why.contains("`R9`") && why.contains("public of R2") && advice.contains("--os-region-name"),
+            "{why}"
         );
-        let none = login(None, "public").find_glance(&[], Stage::Source).unwrap_err().to_string();
-        assert!(none.contains("no image service") && none.contains("project_name"), "{none}");
+        let (why, advice) = login(None, "public").find("image", &[]).unwrap_err();
+        assert!(why.contains("no image service") && advice.contains("project_name"), "{why}");
+        let (why, advice) = login(None, "public").find("compute", &[]).unwrap_err();
+        assert!(why.contains("no compute service") && advice.contains("compute_endpoint"), "{why}");
     }
 }

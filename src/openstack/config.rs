@@ -50,6 +50,8 @@ pub(super) struct Chosen {
     pub(super) tls: TlsOptions,
     /// Glance's address where the catalogue is not to be asked.
     pub(super) image_endpoint: Option<String>,
+    /// Nova's, likewise.
+    pub(super) compute_endpoint: Option<String>,
     /// A token to be used as it is, without Keystone.
     pub(super) bare_token: Option<SecretString>,
 }
@@ -249,6 +251,8 @@ fn complete(mut config: CloudConfig, label: String, options: &CloudOptions, env:
     let insecure = options.insecure || file_insecure || config.verify == Some(false);
     let image_endpoint =
         env.get("OS_IMAGE_ENDPOINT_OVERRIDE").or_else(|| text("image_endpoint_override", &config));
+    let compute_endpoint =
+        env.get("OS_COMPUTE_ENDPOINT_OVERRIDE").or_else(|| text("compute_endpoint_override", &config));
     let default_domain = text("default_domain", &config).or_else(|| env.get("OS_DEFAULT_DOMAIN"));
     let auth = config.auth.get_or_insert_default();
     auth.password = auth.password.take().or_else(|| env.secret("OS_PASSWORD"));
@@ -269,6 +273,7 @@ fn complete(mut config: CloudConfig, label: String, options: &CloudOptions, env:
         interface,
         tls: TlsOptions { cacert, insecure },
         image_endpoint,
+        compute_endpoint,
         bare_token,
     }
 }

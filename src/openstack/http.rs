@@ -15,7 +15,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use reqwest::header::{HeaderValue, RETRY_AFTER};
+use reqwest::header::{HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{Certificate, Client, RequestBuilder, Response, Url};
 use secrecy::{ExposeSecret, SecretString};
 
@@ -37,6 +37,16 @@ pub(super) const JSON_WAIT: Duration = Duration::from_secs(60);
 pub(super) enum Reuse {
     Yes,
     No,
+}
+
+/// What tells the clients of a runtime apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Way {
+    reuse: Reuse,
+    /// Without TLS.
+    plain: bool,
+    /// On this machine.
+    near: bool,
 }
 
 /// Whom to trust, with the files already read.
@@ -117,10 +127,16 @@ impl Cloud {
 
     /// This runtime's client. Must be called inside a runtime, as every request is.
     pub(super) fn client(&self, reuse: Reuse) -> Result<Client> {
+        self.client_for(&self.shared.endpoint, reuse)
+    }
+
+    /// The same for a service at another address: whom to trust and whether to use a proxy depends on it.
+    fn client_for(&self, url: &Url, reuse: Reuse) -> Result<Client> {
         let id = tokio::runtime::Handle::current().id();
+        let way = Way { reuse, plain: url.scheme() == "http", near: is_loopback(url) };
         let mut clients = self.shared.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, _, client)) =
-            clients.iter().find(|(runtime, kind, _)| *runtime == id && *kind == reuse)
+            clients.iter().find(|(runtime, known, _)| *runtime == id && *known == way)
         {
             return Ok(client.clone());
         }
@@ -128,8 +144,8 @@ impl Cloud {
         if clients.len() >= 64 {
             clients.remove(0);
         }
-        let client = self.shared.tls.client(&self.shared.endpoint, reuse, self.stage)?;
-        clients.push((id, reuse, client.clone()));
+        let client = self.shared.tls.client(url, reuse, self.stage)?;
+        clients.push((id, way, client.clone()));
         Ok(client)
     }
 
@@ -184,16 +200,26 @@ impl Cloud {
         self.ask_by(&client, what, wait, attempts, stream, build).await
     }
 
-    /// Asks another service of the cloud than Glance (JSON). It may need another trust or another way than Glance, so it
-    /// gets a client of its own.
+    /// Asks another service of the cloud than Glance (JSON). It may need another trust or another way than Glance.
     pub(super) async fn ask_service(
         &self,
         service: &Url,
         what: &str,
         build: impl Fn(&Client) -> RequestBuilder,
     ) -> Result<Answer> {
-        let client = self.shared.tls.client(service, Reuse::No, self.stage)?;
-        self.ask_by(&client, what, JSON_WAIT, &mut Attempts::new(self.retry), false, build).await
+        self.ask_at(service, what, &mut Attempts::new(self.retry), build).await
+    }
+
+    /// The same with tries of its own.
+    pub(super) async fn ask_at(
+        &self,
+        service: &Url,
+        what: &str,
+        attempts: &mut Attempts,
+        build: impl Fn(&Client) -> RequestBuilder,
+    ) -> Result<Answer> {
+        let client = self.client_for(service, Reuse::No)?;
+        self.ask_by(&client, what, JSON_WAIT, attempts, false, build).await
     }
 
     async fn ask_by(
@@ -255,11 +281,13 @@ pub(super) async fn once(
         .get("X-Subject-Token")
         .and_then(|value| value.to_str().ok())
         .map(SecretString::from);
+    let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok()).map(str::to_owned);
     if stream && status.is_success() {
-        return Ok(Answer { status, stream: Some(response), body: Vec::new(), retry_after, subject_token });
+        let (stream, body) = (Some(response), Vec::new());
+        return Ok(Answer { status, stream, body, retry_after, subject_token, location });
     }
     let body = read_body(response, stage, what).await?;
-    Ok(Answer { status, stream: None, body, retry_after, subject_token })
+    Ok(Answer { status, stream: None, body, retry_after, subject_token, location })
 }
 
 /// The bounded body: of a success all of it, of anything else its beginning.

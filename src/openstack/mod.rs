@@ -13,6 +13,7 @@
 mod answer;
 mod auth;
 mod body;
+mod compute;
 mod config;
 mod create;
 mod http;
@@ -38,6 +39,7 @@ use crate::error::{Error, Kind, Result, Stage};
 use crate::retry::Retry;
 
 pub use body::Body;
+pub use compute::{Compute, Microversion, Server};
 pub use config::{CloudOptions, TlsOptions};
 pub use create::{Created, NewImage};
 pub use image::Deleted;
@@ -78,7 +80,9 @@ struct Shared {
     /// One login at a time: whoever waits here takes the token that the holder fetched.
     renewing: tokio::sync::Mutex<()>,
     /// hyper's connections live and die with their runtime, so each runtime has a client of its own.
-    clients: Mutex<Vec<(tokio::runtime::Id, http::Reuse, reqwest::Client)>>,
+    clients: Mutex<Vec<(tokio::runtime::Id, http::Way, reqwest::Client)>>,
+    /// Nova's address, looked at only when it is asked for.
+    compute: auth::Lookup,
     /// Answers that said «too much to do», 429 and 503.
     refusals: AtomicU64,
 }
@@ -130,8 +134,10 @@ impl Cloud {
         let tls = http::Tls::load(&chosen.tls, stage)?;
         if let (Some(token), Some(endpoint)) = (&chosen.bare_token, &chosen.image_endpoint) {
             let endpoint = auth::endpoint_root(endpoint, stage)?;
+            let compute = chosen.compute_endpoint.ok_or_else(no_catalogue);
             return Ok(Self::assemble(
                 endpoint,
+                compute,
                 chosen.label,
                 None,
                 tls,
@@ -145,7 +151,8 @@ impl Cloud {
         let session = login.run(&tls, retry, stage).await?;
         let token = Token::new(session.token, 0, session.life);
         let label = login.label().to_owned();
-        Ok(Self::assemble(session.endpoint, label, session.project, tls, Some(login), token, stage, retry))
+        let (endpoint, project, login) = (session.endpoint, session.project, Some(login));
+        Ok(Self::assemble(endpoint, session.compute, label, project, tls, login, token, stage, retry))
     }
 
     /// A Glance that is spoken to with one given token and without Keystone: the token is never renewed.
@@ -162,12 +169,14 @@ impl Cloud {
         let endpoint = auth::endpoint_root(image_endpoint, stage)?;
         let label = endpoint.host_str().unwrap_or("this cloud").to_owned();
         let tls = http::Tls::load(tls, stage)?;
-        Ok(Self::assemble(endpoint, label, None, tls, None, Token::bare(token), stage, Retry::default()))
+        let (compute, token) = (Err(no_catalogue()), Token::bare(token));
+        Ok(Self::assemble(endpoint, compute, label, None, tls, None, token, stage, Retry::default()))
     }
 
     #[expect(clippy::too_many_arguments, reason = "the one place where all parts meet")]
     fn assemble(
         endpoint: Url,
+        compute: auth::Lookup,
         label: String,
         project: Option<String>,
         tls: http::Tls,
@@ -190,6 +199,7 @@ impl Cloud {
                 earlier: Mutex::default(),
                 renewing,
                 clients,
+                compute,
                 refusals: AtomicU64::new(0),
             }),
             stage,
@@ -280,6 +290,11 @@ impl Cloud {
     fn token(&self) -> Arc<Token> {
         Arc::clone(&self.shared.token.read().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+fn no_catalogue() -> (String, &'static str) {
+    let why = "only a token and Glance's address were given, so there is no catalogue to find Nova in";
+    (why.into(), "log in with credentials, or set OS_COMPUTE_ENDPOINT_OVERRIDE")
 }
 
 impl Token {

@@ -95,7 +95,8 @@ const NEVER_COPIED: [&str; 10] = [
     "os_encrypt_",
     "block_device_mapping",
     "bdm_v2",
-    "snapcow_replaces",
+    // Notes of our own about what is under way.
+    "snapcow_",
 ];
 const NEVER_COPIED_NAMES: [&str; 4] = ["location", "deleted", "deleted_at", "is_public"];
 

@@ -47,12 +47,13 @@ def up(lab, with_client, ttl):
         # Glance loads while Keystone is filled; it asks Keystone only with the first token.
         identity = parts.ensure(lab, list(parts.KEYSTONES))
         glances = parts.ensure(lab, list(parts.VARIANTS))
+        compute = parts.ensure(lab, [parts.NOVA])
         parts.wait(lab, identity)
         seed.seed(lab)
-        parts.wait(lab, glances)
+        parts.wait(lab, glances + compute)
         check(lab, glances)
         seed.write_clients(lab)
-    started = ", ".join(identity + glances) or "nothing"
+    started = ", ".join(identity + glances + compute) or "nothing"
     say(f"up after {time.monotonic() - begin:.1f} s (started: {started})")
 
 

@@ -15,13 +15,15 @@ VARIANTS = {
     "tls": ("gunicorn", True, True, "RegionTls"),
 }
 KEYSTONES = {"keystone": False, "keystone-tls": True}
-PARTS = [*KEYSTONES, *VARIANTS]
+# Where Nova is, its regions: all but the one that has TLS everywhere.
+NOVA = "nova"
+PARTS = [*KEYSTONES, *VARIANTS, NOVA]
 # `up` on a small, busy machine: nine Python processes import Glance at the same time.
 PATIENCE = 240
 
 
 def is_tls(part):
-    return KEYSTONES[part] if part in KEYSTONES else VARIANTS[part][2]
+    return KEYSTONES[part] if part in KEYSTONES else part != NOVA and VARIANTS[part][2]
 
 
 def url(lab, part):
@@ -56,8 +58,17 @@ def uwsgi(lab, part, app):
     ]
 
 
+def nova(lab):
+    script = HERE / "nova.py"
+    command = [lab.bin("python"), str(script), str(lab.state["ports"][NOVA]), url(lab, "keystone"),
+               url(lab, "noranges"), str(lab.root / "nova"), str(lab.root / "db/glance.sqlite")]
+    return command, {}, digest(command, script.read_text(), lab.state["database"])
+
+
 def recipe(lab, part):
     """Command, environment and fingerprint of a part; another fingerprint asks for a restart."""
+    if part == NOVA:
+        return nova(lab)
     if part in KEYSTONES:
         config = lab.root / "etc/keystone"
         command = gunicorn(lab, part, "lab_keystone", 1, 8)
@@ -84,7 +95,7 @@ def recipe(lab, part):
 def probe(lab, part, timeout=2.0):
     """The HTTP status of an unauthenticated request, or the exception that came instead."""
     port = lab.state["ports"][part]
-    path = "/v3" if part in KEYSTONES else "/versions"
+    path = "/v3" if part in KEYSTONES else "/" if part == NOVA else "/versions"
     try:
         if is_tls(part):
             context = ssl.create_default_context(cafile=str(lab.root / "tls/ca.pem"))

@@ -10,7 +10,7 @@ import urllib.parse
 import urllib.request
 
 from lab import LabError, digest, write_file
-from parts import PARTS, VARIANTS, url
+from parts import NOVA, PARTS, VARIANTS, url
 
 VERSION = 1
 # user: (project, role)
@@ -83,6 +83,8 @@ def catalogue(lab):
     for part, (_, _, tls, name) in VARIANTS.items():
         wanted["image", name] = url(lab, part)
         wanted["identity", name] = url(lab, "keystone-tls" if tls else "keystone")
+        if not tls:
+            wanted["compute", name] = url(lab, NOVA) + "/v2.1"
     return wanted
 
 
@@ -91,9 +93,10 @@ def seed_catalogue(admin, wanted):
     for name in sorted({name for _, name in wanted} - have_regions):
         admin.call("POST", "/regions", {"region": {"id": name}})
     services = {found["type"]: found["id"] for found in admin.list("services")}
-    if "image" not in services:
-        services["image"] = admin.call("POST", "/services", {"service": {
-            "name": "glance", "type": "image"}})[1]["service"]["id"]
+    for name, kind in (("glance", "image"), ("nova", "compute")):
+        if kind not in services:
+            services[kind] = admin.call("POST", "/services", {"service": {
+                "name": name, "type": kind}})[1]["service"]["id"]
     have = {(found["service_id"], found["region_id"]): found for found in admin.list("endpoints")
             if found["interface"] == "public"}
     for (kind, name), target in wanted.items():
@@ -199,6 +202,7 @@ def describe(lab):
         "ca": str(lab.root / "tls/ca.pem"),
         "clouds_yaml": str(lab.root / "clouds.yaml"),
         "openrc": str(lab.root / "openrc"),
+        "nova": url(lab, NOVA),
         "token_ttl": lab.state["token_ttl"],
         "variants": {part: {
             "url": url(lab, part), "region": name, "cloud": f"lab-{part}", "server": server,

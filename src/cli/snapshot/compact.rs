@@ -1,0 +1,99 @@
+//! Step 5: the raw image becomes the compact one, which is verified; then the raw one goes, if all is proven.
+
+use snapcow::error::{Error, Kind, Result, Stage};
+use snapcow::hash::Algorithm;
+use snapcow::openstack::{Image, ImageChanges};
+use snapcow::source::known_digest;
+
+use super::super::delete_source::DeleteSource;
+use super::super::{convert, tell};
+use super::{Job, ORDER, SNAPSHOT_OF, TARGET, UNFINISHED};
+
+impl Job<'_> {
+    /// Converts, verifies, and deletes the raw image unless it is to be kept.
+    pub fn compact(&mut self, raw: &Image) -> Result<()> {
+        let last = if self.options.keep_raw { "" } else { ", delete the raw one" };
+        self.step(5, &format!("convert {} to `{}`, verify it{last}", raw.label(), self.name));
+        self.clear_the_way()?;
+        let mut conversion = self.conversion(&raw.id);
+        let has_hash = known_digest(raw).is_some_and(|digest| digest.algorithm != Algorithm::Md5);
+        conversion.delete_source = match (self.options.keep_raw, self.options.unproven, has_hash) {
+            (true, ..) | (_, false, false) => None,
+            (_, true, _) => Some(DeleteSource::Unproven),
+            (_, false, true) => Some(DeleteSource::Proven),
+        };
+        let (outcome, result) = convert::recorded(&conversion, self.quiet, self.cancel, &mut self.clouds);
+        let Some(new) = outcome.image_id.clone().filter(|_| outcome.receipt.is_some()) else {
+            // Whatever the conversion had made, it has taken back.
+            self.tell_of_raw(&raw.id);
+            return result;
+        };
+        match result {
+            Ok(()) if conversion.delete_source.is_some() => self.finish(&new, None).map(drop),
+            Ok(()) => {
+                self.finish(&new, Some(&raw.id))?;
+                if self.options.keep_raw {
+                    self.say(&format!("the raw image {} is kept, as asked for", raw.label()));
+                    return Ok(());
+                }
+                Err(self.unproven(&new, raw))
+            }
+            Err(error) if error.kind() == Kind::SourceKept => {
+                self.finish(&new, Some(&raw.id)).and(Err(error))
+            }
+            Err(error) => {
+                self.tell_of_raw(&raw.id);
+                Err(error)
+            }
+        }
+    }
+
+    /// A new image that an earlier run left under the name is converted anew, unless a state file knows more of it.
+    fn clear_the_way(&mut self) -> Result<()> {
+        let Some(compact) = self.left.compact.take() else { return Ok(()) };
+        if self.options.how.state.as_ref().is_some_and(|path| path.exists()) {
+            return Ok(());
+        }
+        self.say(&format!("image {}, which an earlier run left unproven, is made anew", compact.label()));
+        self.clouds.wait(Stage::Sink, self.cloud.for_stage(Stage::Sink).delete(&compact.id))
+    }
+
+    /// Takes the notes off what is finished: first off a raw image that stays, so that nobody goes on from it.
+    fn finish(&mut self, new: &str, raw: Option<&str>) -> Result<()> {
+        for (id, keys) in raw
+            .map(|raw| (raw, &[TARGET, SNAPSHOT_OF, ORDER][..]))
+            .into_iter()
+            .chain([(new, &[UNFINISHED, SNAPSHOT_OF][..])])
+        {
+            let changes = ImageChanges {
+                remove_properties: keys.iter().map(|key| (*key).to_owned()).collect(),
+                ..ImageChanges::default()
+            };
+            let cloud = self.cloud.for_stage(Stage::Sink);
+            if let Err(error) = self.clouds.wait(Stage::Sink, cloud.update_image(id, &changes)) {
+                self.cancel.check(Stage::Sink)?;
+                tell(format_args!(
+                    "snapcow: WARNING: {error}; take the notes off with: openstack image unset --property {} {id}",
+                    keys.join(" --property ")
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The last step of a run that was killed behind its last but one.
+    pub fn finish_notes(&mut self) -> Result<()> {
+        let Some(compact) = self.left.compact.take() else { return Ok(()) };
+        self.finish(&compact.id, None)?;
+        convert::say(&compact.id)
+    }
+
+    fn unproven(&self, new: &str, raw: &Image) -> Error {
+        let what = format!(
+            "the new image {new} is made; the raw one, {}, is kept: Glance keeps no hash by which it could be verified",
+            raw.label()
+        );
+        Error::new(Stage::Source, Kind::SourceKept, what)
+            .advise(format!("--unproven would have deleted it; now: openstack image delete {}", raw.id))
+    }
+}
