@@ -315,11 +315,13 @@ pub enum OnOff {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ProgressMode {
-    /// A bar on a terminal, else nothing
+    /// A bar on a terminal; elsewhere a line now and then, once a stage takes 10 seconds
     Auto,
-    /// A bar
+    /// A bar, on a terminal
     Bar,
-    /// A JSON object a second
+    /// A line for each stage, and now and then in long ones
+    Plain,
+    /// A JSON object for each stage and each second
     Json,
     /// Nothing
     None,

@@ -7,10 +7,9 @@ use snapcow::convert::{Cancel, Counters, Job, Proof, Receipt, Target, convert_fr
 use snapcow::encode::{Compression, Family};
 use snapcow::error::{Error, Kind, Result, Stage};
 use snapcow::place::Geometry;
-use snapcow::plan::{Facts, Plan, Wishes};
+use snapcow::plan::{Facts, Plan, Route, Wishes};
 use snapcow::qcow2::Compat;
 use snapcow::sink::FileSink;
-use snapcow::state::Keeper;
 
 use super::args::{CompatName, CompressionName, ConvertArgs, DeflateWindow, OnOff};
 #[cfg(feature = "openstack")]
@@ -18,7 +17,7 @@ use super::delete_source;
 #[cfg(feature = "openstack")]
 use super::glance::Clouds;
 use super::opened::{Opened, open_source};
-use super::progress::Progress;
+use super::progress::{Progress, Work};
 use super::report::{self, Outcome};
 use super::target::{TargetWords, to_stdout};
 use super::terminal::Plain;
@@ -160,7 +159,8 @@ pub fn carry_out(
     let (shared, cancel) = (Arc::clone(&counters), cancel.clone());
     let job =
         Job { source, source_digest, proof, geometry, compression, spool_dir, counters: shared, cancel };
-    let progress = Progress::start(options.how.progress, quiet, counters, plan.facts.source.len);
+    let work = Work { len: plan.facts.source.len, sends: plan.route != Route::Direct };
+    let progress = Progress::of(options.how.progress, quiet, counters, work);
     let receipt = carry(&plan, &job, sink, progress, outcome)?;
     #[cfg(feature = "openstack")]
     let said = announce(clouds, outcome, &plan, &receipt);
@@ -172,7 +172,7 @@ pub fn carry_out(
 
 fn carry(plan: &Plan, job: &Job, sink: Target, progress: Progress, outcome: &mut Outcome) -> Result<Receipt> {
     let result = convert_from(plan, job, sink, outcome.keeper.as_mut());
-    drop(progress);
+    progress.end(result.is_ok());
     let receipt = result?;
     outcome.keeper.as_mut().into_iter().for_each(state::done);
     Ok(receipt)

@@ -30,6 +30,7 @@ mod progress;
 #[cfg(feature = "openstack")]
 mod replace;
 mod report;
+mod screen;
 #[cfg(feature = "openstack")]
 mod share;
 mod signals;
@@ -109,11 +110,9 @@ fn complain(error: &Error) {
     }
 }
 
-/// A line on standard error. Nobody has to listen: a closed one must not end a run half-way, as the
-/// panic of `eprintln!` would.
+/// A line on standard error, above the progress that stands there.
 fn tell(line: impl std::fmt::Display) {
-    use std::io::Write;
-    let _ = writeln!(std::io::stderr().lock(), "{}", terminal::Plain(line));
+    screen::write(format!("{}\n", terminal::Plain(line)).as_bytes());
 }
 
 fn start_log(verbose: u8, quiet: bool) {
@@ -127,8 +126,8 @@ fn start_log(verbose: u8, quiet: bool) {
     };
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(level))
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_writer(|| screen::Writer)
+        .with_ansi(screen::has_colour())
         .log_internal_errors(false)
         .without_time()
         .with_target(verbose > 1)

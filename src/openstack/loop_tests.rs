@@ -45,7 +45,17 @@ impl Script {
         let endpoint = auth::endpoint_root(&self.url, Stage::Source).unwrap();
         let tls = http::Tls::load(&TlsOptions::default(), Stage::Source).unwrap();
         let token = Token::bare("the-token".into());
-        Cloud::assemble(endpoint, "scripted".into(), None, tls, None, token, Stage::Source, quick())
+        Cloud::assemble(
+            endpoint,
+            Err(no_catalogue()),
+            "scripted".into(),
+            None,
+            tls,
+            None,
+            token,
+            Stage::Source,
+            quick(),
+        )
     }
 }
 

@@ -55,7 +55,7 @@ impl Job<'_> {
             return Ok(());
         }
         self.say(&format!("image {}, which an earlier run left unproven, is made anew", compact.label()));
-        self.clouds.wait(Stage::Sink, self.cloud.for_stage(Stage::Sink).delete(&compact.id))
+        self.clouds.wait(Stage::Sink, self.cloud.for_stage(Stage::Sink).delete(&compact.id)).map(drop)
     }
 
     /// Takes the notes off what is finished: first off a raw image that stays, so that nobody goes on from it.

@@ -98,7 +98,7 @@ impl Job<'_> {
                 let found = cloud.find_images(&image).await?.into_iter().find(|found| found.id == image);
                 match found {
                     Some(found) if found.status == "active" => Ok(Some(true)),
-                    Some(_) => cloud.delete(&image).await.map(|()| Some(false)),
+                    Some(_) => cloud.delete(&image).await.map(|_| Some(false)),
                     None => Ok(None),
                 }
             };
