@@ -11,7 +11,56 @@
 //!                          └ spool ─┘   plan decides route and budgets beforehand
 //! ```
 //!
-//! [`convert::convert`] is the whole story on one page; the modules below follow the bytes.
+//! A raw disk becomes an image:
+//!
+//! ```
+//! use snapcow::convert::Conversion;
+//! use snapcow::source::FileSource;
+//!
+//! # let folder = tempfile::tempdir()?;
+//! # let (raw, image) = (folder.path().join("disk.raw"), folder.path().join("disk.qcow2"));
+//! # let disk = std::fs::File::create(&raw)?;
+//! # disk.set_len(1 << 30)?;
+//! # std::os::unix::fs::FileExt::write_all_at(&disk, &[7; 100_000], 5_000_000)?;
+//! let disk = FileSource::open(&raw, false)?;
+//! let receipt = Conversion::of(disk).threads(2).to_file(&image)?;
+//! assert_eq!(receipt.virtual_size, 1 << 30);
+//! assert!(receipt.image_len < 1 << 20, "what is zero takes no room");
+//!
+//! // The proof: both sides as their guest reads them.
+//! use snapcow::verify::{Qcow2Disk, RawDisk, compare};
+//! let (raw, image) = (FileSource::open(&raw, false)?, FileSource::open(&image, true)?);
+//! let image = snapcow::read::Input { len: receipt.image_len, bytes: image.bytes(), name: "image".into() };
+//! assert!(compare(&RawDisk::of_file(raw.into()), &Qcow2Disk::open(image)?, 2)?.is_equal());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! And a snapshot in OpenStack becomes a compact one beside it:
+//!
+#![cfg_attr(feature = "openstack", doc = "```no_run")]
+#![cfg_attr(not(feature = "openstack"), doc = "```ignore")]
+//! use snapcow::convert::Conversion;
+//! use snapcow::error::{Result, Stage};
+//! use snapcow::openstack::{Cloud, CloudOptions, NewImage};
+//! use snapcow::source::GlanceSource;
+//!
+//! let prepared = async {
+//!     let cloud = Cloud::connect(&CloudOptions::default(), Stage::Plan).await?;
+//!     let source = GlanceSource::find(&cloud, "myVmSnapshot").await?;
+//!     let new = NewImage { min_disk: 10, ..NewImage::private("myVmSnapshotCompact", "qcow2") };
+//!     Result::Ok((source, cloud.create(&new).await?.image, cloud))
+//! };
+//! let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+//! let (source, created, cloud) = runtime.block_on(prepared)?;
+//! let digest = source.digest();
+//! let receipt = Conversion::of(source).compare_with(digest).to_glance(&cloud, &created)?;
+//! println!("{}: {} bytes, {:?}", created.id, receipt.image_len, receipt.source_check);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! [`convert::Conversion`] takes any [`source::Source`] to a file or to any [`sink::Delivery`]; `tests/examples` has one
+//! of each. [`convert::convert`] is the whole story on one page; the modules below follow the bytes. [`fetch`] brings
+//! images as they are.
 
 pub mod convert;
 

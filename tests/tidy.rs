@@ -34,6 +34,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("read", &["qcow2"]),
     ("verify", &["read", "scan", "source"]),
     ("convert", &["source", "scan", "encode", "place", "plan", "qcow2", "spool", "sink", "state"]),
+    ("convert/glance", &["sink", "openstack"]),
     ("fetch", &["convert", "source", "scan", "sink", "read"]),
     ("embedded", &[]),
     (

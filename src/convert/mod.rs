@@ -2,8 +2,11 @@
 //! `source → scan → encode → place → sink`. The only module that sees all stages.
 
 mod cancel;
+mod conversion;
 mod counters;
 mod direct;
+#[cfg(feature = "openstack")]
+mod glance;
 mod machine;
 mod output;
 mod pipeline;
@@ -18,6 +21,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 pub use cancel::{Cancel, Guard};
+pub use conversion::Conversion;
 pub use counters::{Counters, Phase, Timed};
 pub use machine::machine_facts;
 pub use pipeline::hash_data;

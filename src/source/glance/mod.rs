@@ -22,6 +22,9 @@ pub use bytes::{GlanceBytes, GlanceStream};
 /// the service does not serve both at once.
 const BEGIN_WHILE_UPLOADING: Duration = Duration::from_secs(30);
 
+/// Connections for ranges, unless somebody asks for another number: a conversion is slower than two.
+const CONNECTIONS: usize = 2;
+
 /// An image that holds a raw disk.
 #[derive(Debug)]
 pub struct GlanceSource {
@@ -56,6 +59,21 @@ impl GlanceSource {
             connections_while_uploading,
             is_disk: true,
         }
+    }
+
+    /// Looks up the one image of that name or ID that has data, and finds out whether ranges of it can be read.
+    ///
+    /// # Errors
+    /// [`Kind::Source`] if there is none, or more than one; what Glance refuses.
+    pub async fn find(cloud: &Cloud, name_or_id: &str) -> Result<Self> {
+        let mut found = cloud.find_images(name_or_id).await?;
+        found.retain(|image| image.status == "active");
+        let (Some(image), None) = (found.pop(), found.pop()) else {
+            let what = format!("there is not one active image `{name_or_id}` in {}", cloud.label());
+            return Err(Error::new(Stage::Source, Kind::Source, what).advise("name an image by its ID"));
+        };
+        let ranges = cloud.probe_range(&image.id, image.size.unwrap_or(0)).await?;
+        Ok(Self::new(cloud.clone(), image, ranges, CONNECTIONS, false))
     }
 
     /// For whoever wants the image's bytes as they are, whatever its format.
