@@ -14,8 +14,6 @@ mod demo;
 #[cfg(feature = "openstack")]
 mod download;
 #[cfg(feature = "openstack")]
-mod file_name;
-#[cfg(feature = "openstack")]
 mod glance;
 mod image;
 #[cfg(feature = "openstack")]

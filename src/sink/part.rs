@@ -40,12 +40,7 @@ impl Part {
     /// [`Kind::Target`] if another run is at it, or if what is there is of something else; [`Kind::Local`] if the
     /// folder does not take files.
     pub fn open(target: &Path, of: &str, fresh: bool) -> Result<Self> {
-        let beside = |suffix: &str| {
-            let mut name = target.as_os_str().to_owned();
-            name.push(suffix);
-            PathBuf::from(name)
-        };
-        let (path, about) = (beside(SUFFIX), beside(ABOUT_SUFFIX));
+        let (path, about) = (Self::path_for(target), beside(target, ABOUT_SUFFIX));
         let file = open_part(&path)?;
         let len =
             file.metadata().map_err(|error| local(format!("look at `{}`", path.display()), error))?.len();
@@ -59,6 +54,11 @@ impl Part {
             false => part.compare(of)?,
         }
         Ok(part)
+    }
+
+    /// Where the bytes of `target` are until it is finished.
+    pub fn path_for(target: &Path) -> PathBuf {
+        beside(target, SUFFIX)
     }
 
     /// Bytes that are there.
@@ -146,6 +146,12 @@ impl Part {
             _ => refuse(format!("`{path}` is there, and nothing tells what it is a part of")),
         }
     }
+}
+
+fn beside(target: &Path, suffix: &str) -> PathBuf {
+    let mut name = target.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
 
 /// Opens or makes the file and locks it; the lock ends with the process.

@@ -122,6 +122,9 @@ fn connections_that_break_go_on_within_the_run() {
         let bench = Bench::new(ranges, faults, 18);
         bench.ran(&["snapshot"]).ok();
         bench.is_the_disk("snapshot.raw");
+        let is_cut =
+            |record: &&snapcow::embedded::Record| record.route == Route::Download && !record.finished;
+        assert!(bench.glance.records().iter().filter(is_cut).count() >= 2, "nothing was cut");
         let busy = (Some(Route::Download), Fault::first(2, Answer::status(503)));
         bench.glance.faults().set(Faults { answers: vec![busy], ..Faults::default() });
         bench.ran(&["compact"]).ok();

@@ -176,3 +176,24 @@ fn a_full_disk_is_told_and_what_came_so_far_is_of_use() {
     assert_eq!(crate::names(enough.0.path()), ["a.snapcow-part", "a.snapcow-part.txt"]);
     assert!(std::fs::metadata(to("a.snapcow-part")).unwrap().len() > 9 * MIB as u64);
 }
+
+#[test]
+fn a_rehearsal_says_what_would_be_done_and_does_nothing() {
+    let bench = Bench::new(true, Faults::default(), 3);
+    std::fs::write(bench.path("a.snapcow-part"), vec![1; MIB]).unwrap();
+    let ran = bench.ran(&["compact", "a", "--to", "raw", "--dry-run"]).ok();
+    let said = said(&ran);
+    for words in [
+        "compact",
+        "ranges, by up to 4",
+        "against the sha512",
+        "expanded",
+        "1 MiB of an earlier run",
+        "are free",
+    ] {
+        assert!(said.contains(words), "no «{words}» in {said}");
+    }
+    assert_eq!(bench.names(), ["a.snapcow-part"]);
+    let ran = bench.ran(&["snapshot", "-", "--dry-run"]).ok();
+    assert!(crate::said(&ran).contains("standard output") && ran.stdout.len() < 1000);
+}

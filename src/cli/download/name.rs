@@ -4,7 +4,7 @@ use std::path::Path;
 
 use snapcow::openstack::Image;
 
-use super::terminal;
+use super::super::terminal;
 
 /// Bytes of a name at most, with room for what is put behind it while the file is made (file systems take 255).
 const NAME_MAX: usize = 200;

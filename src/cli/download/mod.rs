@@ -2,13 +2,14 @@
 //!
 //! `--json` prints one object, `schema` is `snapcow/download/1`; sizes are bytes.
 
-use std::os::unix::fs::MetadataExt;
+mod name;
+mod said;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
-use serde_json::json;
 use snapcow::convert::{Cancel, Counters};
 use snapcow::error::{Error, Kind, Result, Stage};
 use snapcow::fetch::{Fetch, Fetched, FileLanding, StreamLanding, expand, part_as_input};
@@ -19,11 +20,11 @@ use snapcow::source::{GlanceBytes, GlanceSource};
 use snapcow::units::Human;
 
 use super::args::{CloudArgs, ProgressMode};
-use super::file_name::{file_name, space};
 use super::glance::{self, Clouds};
 use super::progress::Progress;
 use super::stdout::Stdout;
-use super::{convert, tell};
+use super::tell;
+use name::{file_name, space};
 
 /// Buffers of 2 MiB for each connection: one is filled, one waits for its turn, and some slack for a slow disk.
 const BUFFERS_PER_CONNECTION: usize = 8;
@@ -54,6 +55,9 @@ pub struct DownloadArgs {
     /// Decoding threads of --to raw [default: one a core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
+    /// Look up, probe, say what would be done, and stop
+    #[arg(long)]
+    pub dry_run: bool,
     /// Print the result as a JSON object instead of the file's path
     #[arg(long)]
     pub json: bool,
@@ -125,6 +129,9 @@ fn carry_out(options: &DownloadArgs, quiet: bool, cancel: &Cancel, clouds: &mut 
     let ranges = clouds.wait(Stage::Source, cloud.probe_range(&image.id, len))?;
     let counters = Arc::new(Counters::default());
     let download = Download { options, quiet, cloud, image, len, ranges, expands, cancel, counters };
+    if options.dry_run {
+        return download.rehearse(&target);
+    }
     if expands && ranges {
         // Before the first byte of many: whether it can be expanded at all.
         let bytes = Arc::new(GlanceBytes::new(&download.cloud, &download.image));
@@ -346,58 +353,9 @@ impl Download<'_> {
 
     fn kept(&self, error: Error, path: &Path) -> Error {
         let advice = format!(
-            "all of it is kept in `{}.snapcow-part`: choose what becomes of the file that is there, and run this again",
-            path.display()
+            "all of it is kept in `{}`: choose what becomes of the file that is there, and run this again",
+            Part::path_for(path).display()
         );
         error.advise(advice)
-    }
-
-    fn tell_result(&self, target: &Target, done: &Done, begin: Instant) -> Result<()> {
-        let Fetched { bytes, resumed_bytes, digest, verified } = &done.fetched;
-        let proof = match verified {
-            Ok(()) => format!("its {} is the one that Glance keeps", digest.algorithm.name()),
-            Err(why) => format!("NOT verified: {why}"),
-        };
-        let seconds = begin.elapsed().as_secs_f64();
-        let Target::File(path) = target else {
-            if !self.quiet {
-                tell(format_args!("snapcow: {} sent in {seconds:.1} s; {proof}", Human(*bytes)));
-            }
-            return Ok(());
-        };
-        let meta = std::fs::metadata(path).map_err(|error| {
-            Error::new(Stage::Sink, Kind::Local, "look at the finished file").because(error)
-        })?;
-        if !self.quiet {
-            let raw =
-                done.virtual_size.map(|size| format!(", expanded to {}", Human(size))).unwrap_or_default();
-            tell(format_args!(
-                "snapcow: {} in {seconds:.1} s{raw}, {} on disk; {proof}",
-                Human(*bytes),
-                Human(meta.blocks() * 512)
-            ));
-        }
-        if !self.options.json {
-            return convert::say(&path.display().to_string());
-        }
-        let value = json!({
-            "schema": "snapcow/download/1",
-            "snapcow_version": env!("CARGO_PKG_VERSION"),
-            "image": glance::describe(&self.image),
-            "path": path.display().to_string(),
-            "disk_format": if self.expands { Some("raw") } else { self.image.disk_format.as_deref() },
-            "file_bytes": meta.len(),
-            "allocated_bytes": meta.blocks() * 512,
-            "image_bytes": bytes,
-            "virtual_size_bytes": done.virtual_size,
-            "resumed_bytes": resumed_bytes,
-            "received_bytes": Counters::get(&self.counters.source_bytes),
-            "ranges": self.ranges,
-            "digest": { "algorithm": digest.algorithm.name(), "hex": digest.hex },
-            "verified": verified.is_ok(),
-            "unverified": verified.as_ref().err(),
-            "elapsed_seconds": seconds,
-        });
-        convert::say(&format!("{value:#}"))
     }
 }
