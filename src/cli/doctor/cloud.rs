@@ -154,7 +154,23 @@ async fn glance(checks: &mut Checks, cloud: &Cloud) -> Result<()> {
         _ => checks.add("stores", Level::Note, "not told; images go where the operator wants them"),
     }
     quota(checks, cloud).await?;
-    ranges(checks, cloud).await
+    ranges(checks, cloud).await?;
+    compute(checks, cloud).await;
+    Ok(())
+}
+
+/// Whether snapshots of servers can be taken; images can be converted without.
+async fn compute(checks: &mut Checks, cloud: &Cloud) {
+    match cloud.compute().await {
+        Ok(nova) => {
+            let version = nova.version().map_or("2.1".into(), |version| version.to_string());
+            checks.add("nova", Level::Ok, format!("API {version}: `snapcow snapshot` can be tried"));
+        }
+        Err(error) => {
+            let level = if error.kind() == Kind::Login { Level::Note } else { Level::Warning };
+            checks.add("nova", level, format!("no `snapcow snapshot` here: {error}"));
+        }
+    }
 }
 
 async fn quota(checks: &mut Checks, cloud: &Cloud) -> Result<()> {

@@ -29,10 +29,15 @@ pub fn text(forecast: &Forecast) -> String {
     time(&mut out, forecast);
     spool(&mut out, forecast);
     place(&mut out, forecast);
-    match forecast.creates.as_slice() {
-        [] => put(&mut out, "makes    nothing that stays, on standard output only; deletes nothing"),
-        made => put(&mut out, &format!("makes    {}; deletes nothing, the source stays", made.join(", "))),
-    }
+    let made = match forecast.creates.as_slice() {
+        [] => "nothing but what goes to standard output".into(),
+        made => made.join(", "),
+    };
+    let gone = match forecast.deletes.as_slice() {
+        [] => "deletes nothing, the source stays".into(),
+        gone => format!("DELETES {}", gone.join(", ")),
+    };
+    put(&mut out, &format!("makes    {made}; {gone}"));
     behind.iter().for_each(|line| put(&mut out, line));
     forecast.notes.iter().for_each(|note| put(&mut out, &format!("note     {note}")));
     out
