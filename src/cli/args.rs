@@ -62,6 +62,9 @@ pub enum Command {
     #[cfg(feature = "openstack")]
     #[command(after_help = EXIT_CODES)]
     Snapshot(Box<super::snapshot::SnapshotArgs>),
+    /// Look whether this machine and this cloud can do the job, and what will be slow
+    #[command(after_help = EXIT_CODES)]
+    Doctor(Box<super::doctor::DoctorArgs>),
     /// Look at a qcow2 image from the header to the last refcount
     #[command(after_help = EXIT_CODES)]
     Check(Box<super::check::CheckArgs>),
@@ -179,7 +182,7 @@ pub struct ConversionArgs {
     /// Keep what the first pass found in FILE, so that the same command goes on from there after a failure
     #[arg(long, value_name = "FILE", help_heading = "Safety")]
     pub state: Option<PathBuf>,
-    /// Look up, probe, print the plan, and stop
+    /// Look up, probe, sample, print the plan as `snapcow plan` does, and stop
     #[arg(long, help_heading = "Safety")]
     pub dry_run: bool,
 

@@ -272,10 +272,15 @@ pub fn proof(options: &ConvertArgs, plan: &Plan, target: &TargetWords<'_>) -> Pr
 }
 
 pub fn spool_dir(options: &ConvertArgs) -> PathBuf {
-    options.how.spool_dir.clone().unwrap_or_else(|| match std::env::var_os("TMPDIR") {
+    options.how.spool_dir.clone().unwrap_or_else(default_spool_dir)
+}
+
+/// Where the spool's file is, unless it is told.
+pub fn default_spool_dir() -> PathBuf {
+    match std::env::var_os("TMPDIR") {
         Some(dir) if !dir.is_empty() => dir.into(),
         _ => "/var/tmp".into(),
-    })
+    }
 }
 
 pub fn notes(options: &ConvertArgs, target: &TargetWords<'_>, opened: &Opened) -> Vec<String> {

@@ -11,6 +11,7 @@ mod convert;
 mod delete_source;
 #[cfg(feature = "embedded")]
 mod demo;
+mod doctor;
 #[cfg(feature = "openstack")]
 mod download;
 #[cfg(feature = "openstack")]
@@ -67,6 +68,7 @@ pub fn main() -> ExitCode {
     let result = match args.command {
         Command::Convert(options) => convert::run(&options, args.quiet, &cancel),
         Command::Plan(options) => plan::run(&options, args.quiet, &cancel),
+        Command::Doctor(options) => doctor::run(&options, args.quiet, &cancel),
         Command::Check(options) => check::run(&options, args.quiet, &cancel),
         #[cfg(feature = "openstack")]
         Command::Download(options) => download::run(&options, args.quiet, &cancel),

@@ -102,7 +102,7 @@ impl<'a> Env<'a> {
     }
 
     /// The first file of that name: as a variable says, in `beside`, in the usual folders.
-    fn find(&self, variable: &str, beside: Option<&Path>, stem: &str) -> Option<PathBuf> {
+    pub(super) fn find(&self, variable: &str, beside: Option<&Path>, stem: &str) -> Option<PathBuf> {
         let named = self.get(variable).map(|path| self.expand(&path));
         let folders = beside.map(Path::to_path_buf).into_iter().chain(self.folders());
         let usual = folders
@@ -137,7 +137,7 @@ pub(super) fn choose(options: &CloudOptions, env: &Env<'_>, stage: Stage) -> Res
 }
 
 /// Whether the variables alone describe a cloud.
-fn has_credentials(env: &Env<'_>) -> bool {
+pub(super) fn has_credentials(env: &Env<'_>) -> bool {
     env.get("OS_AUTH_URL").is_some()
         || (env.get("OS_TOKEN").is_some()
             && (env.get("OS_ENDPOINT").is_some() || env.get("OS_IMAGE_ENDPOINT_OVERRIDE").is_some()))

@@ -291,7 +291,7 @@ pub(super) async fn once(
 }
 
 /// The bounded body: of a success all of it, of anything else its beginning.
-async fn read_body(mut response: Response, stage: Stage, what: &str) -> Result<Vec<u8>> {
+pub(super) async fn read_body(mut response: Response, stage: Stage, what: &str) -> Result<Vec<u8>> {
     let good = response.status().is_success();
     let most = if good { answer::MOST_JSON_BYTES } else { answer::MOST_ERROR_BYTES };
     let mut body = Vec::new();
@@ -319,7 +319,7 @@ async fn read_body(mut response: Response, stage: Stage, what: &str) -> Result<V
 }
 
 /// Waits for a step of reqwest's, at most `wait`.
-async fn within<T>(
+pub(super) async fn within<T>(
     wait: Duration,
     stage: Stage,
     what: &str,

@@ -31,7 +31,7 @@ pub use growing::SparseFile;
 pub use part::Part;
 pub use stream::StreamSink;
 pub use whole::write_whole;
-pub use writer::{WriteError, Writer};
+pub use writer::{WriteError, Writer, check_uring};
 
 /// A sink that takes the bytes of a file in order.
 pub trait InOrder {

@@ -17,6 +17,8 @@ use snapcow::state::Keeper;
 use super::super::args::ConvertArgs;
 use super::super::convert;
 #[cfg(feature = "openstack")]
+use super::super::delete_source;
+#[cfg(feature = "openstack")]
 use super::super::glance::{self, Clouds};
 use super::super::opened::{Opened, open_source};
 use super::super::report::Outcome;
@@ -123,6 +125,7 @@ pub struct Forecast {
     /// Rate of the upload, and whether it was measured.
     pub upload_rate: Option<(f64, bool)>,
     pub creates: Vec<String>,
+    pub deletes: Vec<String>,
     pub notes: Vec<String>,
 }
 
@@ -135,6 +138,7 @@ struct Prepared<'a> {
     keeper: Option<Keeper>,
     begin_seconds: f64,
     place: Place,
+    deletes: Vec<String>,
     notes: Vec<String>,
 }
 
@@ -189,6 +193,8 @@ fn prepare<'a>(
     let (geometry, compression) = convert::format(options)?;
     let target = TargetWords::parse(&options.target)?;
     state::check(options, matches!(target, TargetWords::File(_)))?;
+    #[cfg(feature = "openstack")]
+    delete_source::check(options, &target)?;
     let opened = open_source(
         options,
         #[cfg(feature = "openstack")]
@@ -197,8 +203,14 @@ fn prepare<'a>(
     target.refuse_source(&opened)?;
     let spool_dir: PathBuf = convert::spool_dir(options);
     let plan = convert::make_plan(options, &opened, &target, &spool_dir)?;
-    let notes = convert::notes(options, &target, &opened);
+    let mut notes = convert::notes(options, &target, &opened);
     outcome.planned(&opened, geometry, compression, &plan);
+    let mut deletes: Vec<String> = Vec::new();
+    #[cfg(feature = "openstack")]
+    if let Some(doomed) = delete_source::before(options, &opened, clouds)? {
+        notes.extend(doomed.notes);
+        deletes.push(format!("{}, once the new image is proven", opened.source.facts().name));
+    }
     let words = target.name(
         options,
         #[cfg(feature = "openstack")]
@@ -228,7 +240,7 @@ fn prepare<'a>(
         counters: Arc::new(Counters::default()),
         cancel: cancel.clone(),
     };
-    Ok(Prepared { options, target, plan, job, keeper, begin_seconds, place, notes })
+    Ok(Prepared { options, target, plan, job, keeper, begin_seconds, place, deletes, notes })
 }
 
 /// Whether the target's name is free, and what its place says of itself.
@@ -344,6 +356,7 @@ impl Prepared<'_> {
             quota_used_bytes: self.place.quota_used_bytes,
             upload_rate: rate,
             creates,
+            deletes: self.deletes,
             notes,
         }
     }

@@ -81,7 +81,7 @@ pub fn json(forecast: &Forecast) -> Value {
         "quota_free_bytes": forecast.quota_free_bytes,
         "quota_used_bytes": forecast.quota_used_bytes,
         "creates": forecast.creates,
-        "deletes": [],
+        "deletes": forecast.deletes,
         "notes": forecast.notes,
     });
     if let (Value::Object(object), Value::Object(more)) = (&mut object, more) {

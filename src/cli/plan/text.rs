@@ -12,6 +12,8 @@ use super::forecast::{Forecast, Part, Seconds, Spool};
 const COLUMNS: usize = 80;
 /// Where the text behind a label begins.
 const INDENT: usize = 9;
+/// The same for a part of the time, behind its number.
+const PART_INDENT: usize = 18;
 
 /// The plan, as lines.
 pub fn text(forecast: &Forecast) -> String {
@@ -27,10 +29,15 @@ pub fn text(forecast: &Forecast) -> String {
     time(&mut out, forecast);
     spool(&mut out, forecast);
     place(&mut out, forecast);
-    match forecast.creates.as_slice() {
-        [] => put(&mut out, "makes    nothing that stays, on standard output only; deletes nothing"),
-        made => put(&mut out, &format!("makes    {}; deletes nothing, the source stays", made.join(", "))),
-    }
+    let made = match forecast.creates.as_slice() {
+        [] => "nothing but what goes to standard output".into(),
+        made => made.join(", "),
+    };
+    let gone = match forecast.deletes.as_slice() {
+        [] => "deletes nothing, the source stays".into(),
+        gone => format!("DELETES {}", gone.join(", ")),
+    };
+    put(&mut out, &format!("makes    {made}; {gone}"));
     behind.iter().for_each(|line| put(&mut out, line));
     forecast.notes.iter().for_each(|note| put(&mut out, &format!("note     {note}")));
     out
@@ -64,7 +71,8 @@ fn time(out: &mut String, forecast: &Forecast) {
     put(out, &format!("time     {}", seconds(total)));
     for part in &forecast.parts {
         let how = basis(part, forecast);
-        put(out, &format!("         {:>7}  {}: {how}", short(part.seconds.likely), part.words));
+        let line = format!("         {:>7}  {}: {how}", short(part.seconds.likely), part.words);
+        put_under(out, &line, PART_INDENT);
     }
 }
 
@@ -137,23 +145,13 @@ fn place(out: &mut String, forecast: &Forecast) {
     );
 }
 
-/// Adds a line, wrapped; what follows stands under the text behind the label.
+/// Adds a line; what does not fit goes on under the text behind the label.
 fn put(out: &mut String, line: &str) {
-    let at = if line.len() > 9 && line.as_bytes().get(INDENT..).is_some() {
-        // A part of the time has a column more.
-        let rest = line.get(INDENT..).unwrap_or_default();
-        let number = rest.trim_start();
-        let is_part = line.starts_with("         ") && rest.len() > number.len();
-        if is_part
-            || number.split_once("  ").is_some_and(|(head, _)| line.starts_with("     ") && head.len() < 9)
-        {
-            INDENT + 9
-        } else {
-            INDENT
-        }
-    } else {
-        INDENT
-    };
+    put_under(out, line, INDENT);
+}
+
+/// Adds a line; what does not fit goes on at that column.
+fn put_under(out: &mut String, line: &str, at: usize) {
     let mut column = 0;
     for (index, word) in line.split(' ').enumerate() {
         let width = word.chars().count();
@@ -201,7 +199,7 @@ mod tests {
     fn lines_end_before_column_80_and_go_on_under_the_text() {
         let mut out = String::new();
         put(&mut out, &format!("note     {}", "word ".repeat(40).trim_end()));
-        put(&mut out, &format!("            1.2 s  {}", "part ".repeat(30).trim_end()));
+        put_under(&mut out, &format!("            1.2 s  {}", "part ".repeat(30).trim_end()), PART_INDENT);
         for line in out.lines() {
             assert!(line.chars().count() <= COLUMNS, "{line}");
         }

@@ -15,6 +15,8 @@
 pub(super) mod threads;
 pub(super) mod uring;
 
+pub use uring::check_uring;
+
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -20,15 +20,30 @@ pub(in crate::sink) struct Uring {
     preallocated: Preallocated,
 }
 
+/// A ring that can write.
+fn usable_ring() -> std::io::Result<IoUring> {
+    let ring = IoUring::new(DEPTH as u32)?;
+    let mut probe = Probe::new();
+    ring.submitter().register_probe(&mut probe)?;
+    if probe.is_supported(opcode::Write::CODE) {
+        Ok(ring)
+    } else {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+}
+
+/// Whether this kernel and whoever confines this process permit what the writer needs.
+///
+/// # Errors
+/// What the kernel says; files are written by threads then.
+pub fn check_uring() -> std::io::Result<()> {
+    usable_ring().map(drop)
+}
+
 impl Uring {
     /// A ring, if this kernel and whoever confines this process permit one that can write.
     pub(in crate::sink) fn new(output: Arc<Output>) -> std::io::Result<Self> {
-        let ring = IoUring::new(DEPTH as u32)?;
-        let mut probe = Probe::new();
-        ring.submitter().register_probe(&mut probe)?;
-        if !probe.is_supported(opcode::Write::CODE) {
-            return Err(std::io::ErrorKind::Unsupported.into());
-        }
+        let ring = usable_ring()?;
         Ok(Self { output, ring, under_way: [const { None }; DEPTH], preallocated: Preallocated::default() })
     }
 
