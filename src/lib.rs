@@ -35,6 +35,8 @@ pub mod sink;
 
 pub mod read;
 
+pub mod extents;
+
 pub mod verify;
 
 pub mod fetch;
@@ -59,6 +61,12 @@ pub mod error;
 pub mod retry;
 
 pub mod faults;
+
+pub mod partitions;
+
+pub mod holes;
+
+pub mod markup;
 
 // What lies below them.
 

@@ -13,6 +13,7 @@ mod file;
 mod finding;
 mod guest;
 mod image;
+mod walk;
 
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ pub use check::{CheckOptions, ImageFacts, Report, check};
 pub use decode::Decoder;
 pub use finding::{Class, Finding, Findings, Severity};
 pub use guest::{Extent, GuestImage, GuestReader};
+pub use walk::{Storage, Stretch, Walk};
 
 use crate::flow::ReadAt;
 
