@@ -92,6 +92,9 @@ pub enum Command {
     #[cfg(feature = "openstack")]
     #[command(after_help = EXIT_CODES)]
     Members(Box<super::members::MembersArgs>),
+    /// Tell what is known of an image without reading it
+    #[command(after_help = EXIT_CODES)]
+    Info(Box<super::info::InfoArgs>),
     /// Show what a disk is made of: as a picture, a list, or the JSON of `qemu-img map`
     #[command(after_help = EXIT_CODES)]
     Map(Box<super::map::MapArgs>),

@@ -9,6 +9,7 @@
 
 mod check;
 mod decode;
+mod describe;
 mod file;
 mod finding;
 mod guest;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 
 pub use check::{CheckOptions, ImageFacts, Report, check};
 pub use decode::Decoder;
+pub use describe::{DESCRIBED_BYTES, Description, describe};
 pub use finding::{Class, Finding, Findings, Severity};
 pub use guest::{Extent, GuestImage, GuestReader};
 pub use walk::{Storage, Stretch, Walk};
