@@ -8,6 +8,7 @@ use snapcow::units::Human;
 
 use super::disk::Disk;
 use super::tally::{Cell, Tally};
+use crate::cli::screen;
 use crate::cli::terminal::Plain;
 
 /// Cells of a row.
@@ -28,13 +29,11 @@ impl Look {
     /// What standard output can show: nothing but ASCII unless it is a terminal whose locale is UTF-8.
     pub fn of_stdout() -> Self {
         let is_terminal = std::io::stdout().is_terminal();
-        let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(set).unwrap_or_default();
-        let locale = locale.to_ascii_lowercase();
-        let is_dumb = set("TERM").is_none_or(|term| term == "dumb");
+        let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
         Self {
-            unicode: is_terminal && (locale.contains("utf-8") || locale.contains("utf8")),
-            colour: is_terminal && !is_dumb && set("NO_COLOR").is_none(),
+            unicode: is_terminal && screen::has_unicode(),
+            colour: is_terminal && !is_dumb && !set("NO_COLOR"),
         }
     }
 }
