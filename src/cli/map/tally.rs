@@ -106,6 +106,13 @@ impl Tally {
     }
 }
 
+/// An offset at which a row begins, all in the one unit in which rows are whole numbers.
+pub fn row_offset(row: u64, row_bytes: u64) -> String {
+    const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let exponent = (row_bytes.trailing_zeros() / 10).min(6);
+    format!("{} {}", row.saturating_mul(row_bytes >> (10 * exponent)), UNITS[exponent as usize])
+}
+
 fn cell_bytes(size: u64, most: u64) -> u64 {
     size.div_ceil(most).next_power_of_two().max(512)
 }
@@ -146,6 +153,15 @@ mod tests {
             let stored: u64 = cells.iter().map(|cell| cell.stored).sum();
             assert!((8 * MIB + 508..=8 * MIB + 512).contains(&stored), "{stored}");
         }
+    }
+
+    #[test]
+    fn rows_begin_at_whole_numbers_of_one_unit() {
+        assert_eq!(row_offset(0, 64 * MIB), "0 MiB");
+        assert_eq!(row_offset(18, 64 * MIB), "1152 MiB");
+        assert_eq!(row_offset(31, 1 << 30), "31 GiB");
+        assert_eq!(row_offset(3, 32 << 10), "96 KiB");
+        assert_eq!(row_offset(3, 1 << 63), "24 EiB");
     }
 
     #[test]

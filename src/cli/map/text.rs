@@ -7,7 +7,7 @@ use snapcow::extents::Kind;
 use snapcow::units::Human;
 
 use super::disk::Disk;
-use super::tally::{Cell, Tally};
+use super::tally::{Cell, Tally, row_offset};
 use crate::cli::screen;
 use crate::cli::terminal::Plain;
 
@@ -110,7 +110,7 @@ fn percent(part: u64, whole: u64) -> String {
 fn picture(text: &mut String, tally: &Tally, look: Look) {
     let (cell_bytes, cells) = tally.cells((COLUMNS * ROWS) as u64);
     for (row, cells) in cells.chunks(COLUMNS).enumerate() {
-        let offset = Human((row * COLUMNS) as u64 * cell_bytes).to_string();
+        let offset = row_offset(row as u64, cell_bytes.saturating_mul(COLUMNS as u64));
         let _ = write!(text, "{offset:>10} ");
         let mut colour = None;
         for (column, cell) in cells.iter().enumerate() {
@@ -178,7 +178,7 @@ mod tests {
         let plain = drawn(Look { unicode: false, colour: false });
         assert!(plain.is_ascii() && !plain.contains('\x1b'));
         let lines: Vec<&str> = plain.lines().collect();
-        assert_eq!(lines[0], format!("{:>10} +{}", "0 B", ".".repeat(63)));
+        assert_eq!(lines[0], format!("{:>10} +{}", "0 MiB", ".".repeat(63)));
         assert_eq!(lines[2], format!("{:>10} {}", "64 MiB", "#".repeat(64)));
         assert_eq!(lines.len(), 17);
         let rich = drawn(Look { unicode: true, colour: true });

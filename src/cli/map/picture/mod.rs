@@ -11,7 +11,7 @@ use snapcow::extents::Kind;
 use snapcow::units::Human;
 
 use super::disk::Disk;
-use super::tally::{Cell, Tally};
+use super::tally::{Cell, Tally, row_offset};
 use super::text;
 
 /// Squares of a row.
@@ -87,7 +87,7 @@ pub fn draw(tally: &Tally, disk: &Disk, width: u32) -> Drawing {
     let mut y = margin;
     drawing.line(margin, &mut y, title_size, true, INK, &disk.name.clone());
     y += 2;
-    for line in sums(tally, disk) {
+    for line in sums(tally, disk, width) {
         drawing.line(margin, &mut y, Size::Small, false, FAINT, &line);
     }
     y += 14;
@@ -95,7 +95,7 @@ pub fn draw(tally: &Tally, disk: &Disk, width: u32) -> Drawing {
     grid.draw(&mut drawing, tally);
     if let Some(table) = &disk.table {
         for partition in table.partitions.iter().take(text::PARTITIONS_SHOWN) {
-            grid.mark(&mut drawing, partition.start);
+            grid.mark(&mut drawing, partition.start, partition.number);
         }
     }
     y = grid.bottom() + 14;
@@ -114,20 +114,21 @@ pub fn draw(tally: &Tally, disk: &Disk, width: u32) -> Drawing {
     drawing
 }
 
-/// The lines below the title.
-fn sums(tally: &Tally, disk: &Disk) -> Vec<String> {
+/// The lines below the title; of a narrow picture, shorter ones.
+fn sums(tally: &Tally, disk: &Disk, width: u32) -> Vec<String> {
     let (size, data) = (tally.size(), tally.data());
     let share = |part: u64, whole: u64| format!("{:.1} %", 100.0 * part as f64 / whole.max(1) as f64);
     let mut first = format!("a disk of {}", Human(size));
     if disk.is_qcow2() {
-        first =
-            format!("{first} in a qcow2 file of {} ({})", Human(disk.file_len), share(disk.file_len, size));
+        let len = disk.file_len;
+        first = format!("{first} in a qcow2 file of {} ({})", Human(len), share(len, size));
     }
-    let mut second = format!("{} of data ({})", Human(data.bytes), share(data.bytes, size));
-    if tally.sum(Kind::Compressed).extents > 0 {
-        second = format!("{second}, stored in {} ({})", Human(data.stored), share(data.stored, data.bytes));
+    let second = format!("{} of data ({})", Human(data.bytes), share(data.bytes, size));
+    if tally.sum(Kind::Compressed).extents == 0 {
+        return vec![first, second];
     }
-    vec![first, second]
+    let third = format!("stored in {} ({})", Human(data.stored), share(data.stored, data.bytes));
+    if width < NARROW { vec![first, second, third] } else { vec![first, format!("{second}, {third}")] }
 }
 
 /// Where the squares are.
@@ -167,7 +168,7 @@ impl Grid {
         // As many labels as there is room for, at round numbers of rows.
         let every = 24u32.div_ceil(self.pitch).next_power_of_two();
         for row in (0..self.rows()).step_by(every as usize) {
-            let offset = Human(u64::from(row * COLUMNS) * self.cell_bytes).to_string();
+            let offset = row_offset(u64::from(row), self.cell_bytes.saturating_mul(u64::from(COLUMNS)));
             let middle = self.top + row * self.pitch + self.pitch / 2;
             let y = middle.saturating_sub(Size::Small.height() / 2);
             drawing.text(self.label_right, y, Size::Small, Anchor::End, FAINT, &offset);
@@ -196,12 +197,14 @@ impl Grid {
     }
 
     /// Marks what begins at an offset: a line above it and to its left, as a coast between rows.
-    fn mark(&self, drawing: &mut Drawing, offset: u64) {
+    fn mark(&self, drawing: &mut Drawing, offset: u64, number: u32) {
         let index = (offset / self.cell_bytes) as u32;
         let (row, column) = (index / COLUMNS, index % COLUMNS);
         let width = if self.pitch > 6 { 3 } else { 2 };
         let (x, y) = (self.left + column * self.pitch, self.top + row * self.pitch);
         let (up, back) = (y.saturating_sub(2), x.saturating_sub(2));
+        let (right, middle) = (self.left + COLUMNS * self.pitch + 4, up.saturating_sub(7));
+        drawing.text(right, middle, Size::Small, Anchor::Start, BORDER, &number.to_string());
         drawing.rect(back, up, self.left + COLUMNS * self.pitch - back, width, BORDER);
         if column > 0 {
             drawing.rect(back, up, width, self.pitch + width, BORDER);

@@ -12,7 +12,7 @@ impl Drawing {
         let (width, height) = (self.width, self.height);
         let mut text = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" \
-             viewBox=\"0 0 {width} {height}\" role=\"img\" font-size=\"14\" \
+             viewBox=\"0 0 {width} {height}\" role=\"img\" xml:space=\"preserve\" font-size=\"14\" \
              font-family=\"'Noto Sans Mono', 'DejaVu Sans Mono', ui-monospace, monospace\">\n\
              <title>{}</title>\n\
              <rect x=\"0.5\" y=\"0.5\" width=\"{}\" height=\"{}\" rx=\"6\" fill=\"{}\" stroke=\"{}\" />\n",
