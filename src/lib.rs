@@ -84,6 +84,8 @@ pub mod sink;
 
 pub mod read;
 
+pub mod extents;
+
 pub mod verify;
 
 pub mod fetch;
@@ -108,6 +110,12 @@ pub mod error;
 pub mod retry;
 
 pub mod faults;
+
+pub mod partitions;
+
+pub mod holes;
+
+pub mod markup;
 
 // What lies below them.
 

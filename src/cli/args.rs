@@ -95,6 +95,12 @@ pub enum Command {
     #[cfg(feature = "openstack")]
     #[command(after_help = EXIT_CODES)]
     Members(Box<super::members::MembersArgs>),
+    /// Tell what is known of an image without reading it
+    #[command(after_help = EXIT_CODES)]
+    Info(Box<super::info::InfoArgs>),
+    /// Show what a disk is made of: as a picture, a list, or the JSON of `qemu-img map`
+    #[command(after_help = EXIT_CODES)]
+    Map(Box<super::map::MapArgs>),
     /// Convert a generated snapshot in a Glance of its own: needs nothing, leaves nothing
     #[cfg(feature = "embedded")]
     Demo(DemoArgs),
@@ -179,6 +185,13 @@ pub struct ConversionArgs {
     /// Glance and with --report; else off]
     #[arg(long, help_heading = "Safety")]
     pub guest_digest: Option<OnOff>,
+    /// Do not read what FILE calls zero: JSON of `qemu-img map --output=json`, or of `rbd diff --format json` of a whole
+    /// image. A hash that the source's service keeps proves it
+    #[arg(long, value_name = "FILE.json", help_heading = "Safety")]
+    pub map: Option<PathBuf>,
+    /// Take the map's word where there is no such hash: data that it calls zero are lost
+    #[arg(long, requires = "map", conflicts_with = "state", help_heading = "Safety")]
+    pub trust_map: bool,
     /// Keep what the first pass found in FILE, so that the same command goes on from there after a failure
     #[arg(long, value_name = "FILE", help_heading = "Safety")]
     pub state: Option<PathBuf>,

@@ -21,7 +21,7 @@ use super::progress::{Progress, Work};
 use super::report::{self, Outcome};
 use super::target::{TargetWords, to_stdout};
 use super::terminal::Plain;
-use super::{plan, state, summary, tell};
+use super::{known_holes, plan, state, summary, tell};
 
 /// Runs the command.
 pub fn run(options: &ConvertArgs, quiet: bool, cancel: &Cancel) -> Result<()> {
@@ -63,6 +63,7 @@ pub fn recorded(
         Kind::Interrupted(_) => error,
         _ => cancel.check(error.stage()).err().unwrap_or(error),
     });
+    let result = result.map_err(|error| known_holes::blame(options, error));
     let result = reported(options, &outcome, result);
     // A receipt that cannot be kept keeps the source.
     #[cfg(feature = "openstack")]
@@ -119,10 +120,12 @@ pub fn carry_out(
         #[cfg(feature = "openstack")]
         clouds,
     )?;
+    let (opened, map_note) = known_holes::apply(options, opened)?;
     target.refuse_source(&opened)?;
     let spool_dir = spool_dir(options);
     let plan = make_plan(options, &opened, &target, &spool_dir)?;
     let mut notes = notes(options, &target, &opened);
+    notes.extend(map_note);
     outcome.planned(&opened, geometry, compression, &plan);
     #[cfg(feature = "openstack")]
     {

@@ -1,4 +1,4 @@
-//! What `check` and `verify` read: a local file, standard input, or an image in Glance.
+//! What `check`, `verify`, `map` and `info` read: a local file, standard input, or an image in Glance.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -97,7 +97,7 @@ pub fn open_disk(
 }
 
 /// The format of a file by its first bytes.
-fn found_format(input: &Input) -> Result<Format> {
+pub(super) fn found_format(input: &Input) -> Result<Format> {
     let mut head = [0; PROBE_BYTES];
     let take = input.len.min(PROBE_BYTES as u64) as usize;
     input.bytes.read_at(&mut head[..take], 0)?;
@@ -160,7 +160,7 @@ pub fn open_ranges(name: &str, cloud: Option<String>, clouds: &mut Clouds) -> Re
 
 /// Looks an image up that has data.
 #[cfg(feature = "openstack")]
-fn find(name: &str, cloud: Option<String>, clouds: &mut Clouds) -> Result<(Cloud, Image)> {
+pub(super) fn find(name: &str, cloud: Option<String>, clouds: &mut Clouds) -> Result<(Cloud, Image)> {
     let (cloud, image) = glance::find_image(name, cloud, clouds)?;
     if image.status == "active" {
         return Ok((cloud, image));
@@ -170,13 +170,28 @@ fn find(name: &str, cloud: Option<String>, clouds: &mut Clouds) -> Result<(Cloud
 }
 
 #[cfg(feature = "openstack")]
-fn no_ranges(image: &Image) -> Error {
+pub(super) fn no_ranges(image: &Image) -> Error {
     let what = format!(
         "image {} lies in a store that serves no ranges, and a qcow2 image is not read in order",
         image.label()
     );
     let advice = format!("save it first: openstack image save --file FILE {}", image.id);
     Error::new(Stage::Source, Kind::Source, what).advise(advice)
+}
+
+/// The format of an image: what somebody says, or what its record says.
+#[cfg(feature = "openstack")]
+pub(super) fn record_format(image: &Image, said: Option<Format>) -> Result<Format> {
+    match (said, image.disk_format.as_deref()) {
+        (Some(format), _) => Ok(format),
+        (None, Some("raw")) => Ok(Format::Raw),
+        (None, Some("qcow2")) => Ok(Format::Qcow2),
+        (None, other) => {
+            let other = other.unwrap_or("no format");
+            let what = format!("image {} is {other} by its record, neither raw nor qcow2", image.label());
+            Err(Error::new(Stage::Source, Kind::Source, what).advise("say with -f or -F what it is"))
+        }
+    }
 }
 
 #[cfg(feature = "openstack")]
@@ -187,16 +202,7 @@ fn open_glance(
     cloud: Option<String>,
 ) -> Result<Opened> {
     let (cloud, image) = find(name, cloud, clouds)?;
-    let format = match (format, image.disk_format.as_deref()) {
-        (Some(format), _) => format,
-        (None, Some("raw")) => Format::Raw,
-        (None, Some("qcow2")) => Format::Qcow2,
-        (None, other) => {
-            let other = other.unwrap_or("no format");
-            let what = format!("image {} is {other} by its record, neither raw nor qcow2", image.label());
-            return Err(Error::new(Stage::Source, Kind::Source, what).advise("say with -f or -F what it is"));
-        }
-    };
+    let format = record_format(&image, format)?;
     let len = image.size.unwrap_or(0);
     let ranges = clouds.wait(Stage::Source, cloud.probe_range(&image.id, len))?;
     let name = format!("image {}", image.label());

@@ -17,8 +17,11 @@ mod download;
 #[cfg(feature = "openstack")]
 mod glance;
 mod image;
+mod info;
+mod known_holes;
 #[cfg(feature = "openstack")]
 mod list;
+mod map;
 #[cfg(feature = "openstack")]
 mod members;
 #[cfg(feature = "openstack")]
@@ -89,6 +92,8 @@ pub fn main() -> ExitCode {
         Command::Members(options) => members::run(&options, args.quiet, &cancel),
         #[cfg(feature = "openstack")]
         Command::Replace(options) => replace::run(&options, args.quiet, &cancel),
+        Command::Info(options) => info::run(&options, args.quiet, &cancel),
+        Command::Map(options) => map::run(&options, args.quiet, &cancel),
         #[cfg(feature = "embedded")]
         Command::Demo(options) => demo::run(&options, args.quiet, &cancel),
         #[cfg(feature = "bench")]

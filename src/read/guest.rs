@@ -4,6 +4,7 @@ use super::Input;
 use super::decode::Decoder;
 use super::finding::{Findings, Severity};
 use super::image::Image;
+use super::walk::Walk;
 use crate::error::Result;
 use crate::qcow2::parse::entries;
 use crate::qcow2::{L1Entry, L2Entry, Mapping};
@@ -12,7 +13,7 @@ use crate::units::HostOffset;
 /// An image that can be read as a disk. Shared by as many [`GuestReader`]s as there are threads.
 #[derive(Debug)]
 pub struct GuestImage {
-    image: Image,
+    pub(super) image: Image,
     l1: Vec<u64>,
 }
 
@@ -32,13 +33,8 @@ impl GuestImage {
     /// No qcow2 image, one that cannot be read by itself (encrypted, a backing file, an external data
     /// file), or a header that contradicts itself.
     pub fn open(input: Input) -> Result<Self> {
-        let mut findings = Findings::default();
-        let image = Image::open(input.clone(), &mut findings)?;
-        let first_error =
-            || findings.kept().iter().find(|finding| finding.class.severity() == Severity::Error);
-        let Some(image) = image else {
-            return Err(input.damaged(first_error().map_or("its header", |finding| finding.text.as_str())));
-        };
+        let image = header(input)?;
+        let input = &image.input;
         if let Some(name) = image.backing_name() {
             return Err(input
                 .refuse(&format!("has a backing file, `{name}`"))
@@ -50,11 +46,33 @@ impl GuestImage {
         if image.header.crypt_method != 0 {
             return Err(input.refuse("is encrypted"));
         }
+        Self::with_l1(image)
+    }
+
+    /// Opens an image for a [`Walk`] alone: it may need other files, or be encrypted.
+    ///
+    /// # Errors
+    /// No qcow2 image, or a header that contradicts itself.
+    pub fn open_tables(input: Input) -> Result<Self> {
+        Self::with_l1(header(input)?)
+    }
+
+    fn with_l1(image: Image) -> Result<Self> {
         let mut table = vec![0; image.header.l1_entries as usize * 8];
         if image.input.read(&mut table, image.header.l1_offset)? < table.len() {
-            return Err(input.damaged("its L1 table lies behind the end of the file"));
+            return Err(image.input.damaged("its L1 table lies behind the end of the file"));
         }
         Ok(Self { l1: entries(&table).collect(), image })
+    }
+
+    /// An entry of the L1 table, if it has so many.
+    pub(super) fn l1(&self, index: u64) -> Option<u64> {
+        self.l1.get(usize::try_from(index).ok()?).copied()
+    }
+
+    /// All of the disk, as the tables tell it.
+    pub fn walk(&self) -> Walk<'_> {
+        Walk::new(self)
     }
 
     /// Size of the disk in bytes.
@@ -75,6 +93,17 @@ impl GuestImage {
             cluster_entry: None,
         }
     }
+}
+
+/// An image whose header can be relied on.
+fn header(input: Input) -> Result<Image> {
+    let mut findings = Findings::default();
+    let image = Image::open(input.clone(), &mut findings)?;
+    image.ok_or_else(|| {
+        let mut kept = findings.kept().iter();
+        let first_error = kept.find(|finding| finding.class.severity() == Severity::Error);
+        input.damaged(first_error.map_or("its header", |finding| finding.text.as_str()))
+    })
 }
 
 /// Reads an image in any order, best in rising order: it holds one L2 table and one decoded cluster.
@@ -148,7 +177,7 @@ impl GuestReader<'_> {
     }
 
     /// The L2 entry of a guest cluster; `None` if no L2 table covers it.
-    fn entry(&mut self, cluster: u64) -> Result<Option<L2Entry>> {
+    pub(super) fn entry(&mut self, cluster: u64) -> Result<Option<L2Entry>> {
         let cs = self.guest.image.cluster_size;
         let per_table = cs.bytes() / 8;
         let l1_index = usize::try_from(cluster / per_table).unwrap_or(usize::MAX);

@@ -96,7 +96,7 @@ impl Image {
 }
 
 /// Bytes from the file without what would disturb a terminal.
-fn shown(bytes: &[u8]) -> String {
+pub(super) fn shown(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).escape_debug().to_string()
 }
 

@@ -9,17 +9,21 @@
 
 mod check;
 mod decode;
+mod describe;
 mod file;
 mod finding;
 mod guest;
 mod image;
+mod walk;
 
 use std::sync::Arc;
 
 pub use check::{CheckOptions, ImageFacts, Report, check};
 pub use decode::Decoder;
+pub use describe::{DESCRIBED_BYTES, Description, describe};
 pub use finding::{Class, Finding, Findings, Severity};
 pub use guest::{Extent, GuestImage, GuestReader};
+pub use walk::{Storage, Stretch, Walk};
 
 use crate::flow::ReadAt;
 

@@ -8,6 +8,7 @@ mod gather;
 mod glance;
 mod locks;
 mod magic;
+mod mapped;
 mod outlet;
 mod stream;
 
@@ -22,6 +23,7 @@ pub use gather::{Assembler, Gather, Gathered, IsZero};
 #[cfg(feature = "openstack")]
 pub use glance::{GlanceBytes, GlanceSource, GlanceStream, known_digest};
 pub use magic::{PROBE_BYTES, image_format};
+pub use mapped::MappedSource;
 pub use outlet::{Outlet, StopSignal, Stopped};
 pub use stream::StreamSource;
 

@@ -1,12 +1,13 @@
 //! Where a source puts its chunks.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use super::gather::{Gathered, IsZero};
 use crate::buffers::{Buffer, Pool};
 use crate::error::{Error, Kind, Stage};
 use crate::flow::{Body, CHUNK_BYTES, Chunk, ReadAt, Room};
+use crate::holes::Holes;
 use crate::units::{ClusterIndex, ClusterSize};
 
 /// The other side does not want any more chunks; it knows why.
@@ -41,6 +42,18 @@ pub struct Outlet {
     read_bytes: Arc<AtomicU64>,
     resume: Option<Room>,
     is_zero: IsZero,
+    /// The cluster behind the last one that was sent, where gaps are holes.
+    filled: Option<u64>,
+    expected: Option<Expected>,
+}
+
+/// What a map says of the bytes that come.
+struct Expected {
+    holes: Holes,
+    /// The first stretch that is not wholly behind.
+    at: usize,
+    /// Where it was wrong.
+    found: Arc<OnceLock<u64>>,
 }
 
 impl Outlet {
@@ -52,7 +65,18 @@ impl Outlet {
         cluster_size: ClusterSize,
         read_bytes: Arc<AtomicU64>,
     ) -> Self {
-        Self { chunks, bytes, rooms, cluster_size, sequence: 0, read_bytes, resume: None, is_zero: |_| false }
+        Self {
+            chunks,
+            bytes,
+            rooms,
+            cluster_size,
+            sequence: 0,
+            read_bytes,
+            resume: None,
+            is_zero: |_| false,
+            filled: None,
+            expected: None,
+        }
     }
 
     /// An outlet with the same buffers whose chunks go elsewhere: for a source that wraps another one, and hands
@@ -68,7 +92,33 @@ impl Outlet {
             read_bytes: Arc::clone(&self.read_bytes),
             resume: self.resume.clone(),
             is_zero: self.is_zero,
+            filled: None,
+            expected: None,
         }
+    }
+
+    /// From now on clusters that are left out, from the beginning of the disk on, are sent as holes.
+    pub fn fill_gaps(&mut self) {
+        self.filled = Some(0);
+    }
+
+    /// Sends what is missing up to a cluster as a hole.
+    ///
+    /// # Errors
+    /// [`Stopped`] if no more chunks are wanted.
+    pub fn fill_up_to(&mut self, end: ClusterIndex) -> Result<(), Stopped> {
+        match self.gap(end) {
+            Some(gap) => self.chunks.send_blocking(gap).map_err(|_| Stopped),
+            None => Ok(()),
+        }
+    }
+
+    /// From now on bytes that come are held against a map. Where it calls zero what is not, sending fails, and the
+    /// disk offset is told here.
+    pub fn expect_zeros(&mut self, holes: Holes) -> Arc<OnceLock<u64>> {
+        let found = Arc::new(OnceLock::new());
+        self.expected = Some(Expected { holes, at: 0, found: Arc::clone(&found) });
+        found
     }
 
     /// Sends a chunk on that came by a diverted outlet.
@@ -151,6 +201,7 @@ impl Outlet {
         if clusters == 0 {
             return Ok(());
         }
+        self.fill_up_to(first)?;
         let chunk = self.chunk(first, clusters, Body::Hole);
         self.chunks.send_blocking(chunk).map_err(|_| Stopped)
     }
@@ -163,6 +214,7 @@ impl Outlet {
         let bytes = self.buffer()?;
         let room = self.rooms.take().ok_or(Stopped)?;
         let clusters = self.cluster_size.clusters_for(len as u64);
+        self.fill_up_to(first)?;
         let chunk = self.chunk(first, clusters, Body::Unread { from, len, bytes, room });
         self.chunks.send_blocking(chunk).map_err(|_| Stopped)
     }
@@ -172,7 +224,9 @@ impl Outlet {
     /// # Errors
     /// [`Stopped`] if no more chunks are wanted.
     pub fn data(&mut self, first: ClusterIndex, bytes: Buffer, len: usize) -> Result<(), Stopped> {
+        self.compare(first, &bytes[..len])?;
         let room = self.rooms.take().ok_or(Stopped)?;
+        self.fill_up_to(first)?;
         let chunk = self.data_chunk(first, bytes, len, room);
         self.chunks.send_blocking(chunk).map_err(|_| Stopped)
     }
@@ -183,7 +237,11 @@ impl Outlet {
     /// [`Stopped`] if no more chunks are wanted.
     pub async fn gathered(&mut self, first: ClusterIndex, gathered: Gathered) -> Result<(), Stopped> {
         let len = gathered.len;
+        if let Some(gap) = self.gap(first) {
+            self.chunks.send(gap).await.map_err(|_| Stopped)?;
+        }
         let chunk = if let Some(bytes) = gathered.bytes {
+            self.compare(first, &bytes[..len])?;
             let room = self.rooms.take_async().await.ok_or(Stopped)?;
             self.data_chunk(first, bytes, len, room)
         } else {
@@ -197,7 +255,38 @@ impl Outlet {
         self.chunk(first, self.cluster_size.clusters_for(len as u64), Body::Data { bytes, len, room })
     }
 
+    /// The hole before a cluster, where there is one to be sent.
+    fn gap(&mut self, first: ClusterIndex) -> Option<Chunk> {
+        let from = self.filled.filter(|from| *from < first.0)?;
+        Some(self.chunk(ClusterIndex(from), first.0 - from, Body::Hole))
+    }
+
+    fn compare(&mut self, first: ClusterIndex, bytes: &[u8]) -> Result<(), Stopped> {
+        let Some(expected) = &mut self.expected else { return Ok(()) };
+        let start = self.cluster_size.start_of(first).0;
+        let end = start + bytes.len() as u64;
+        while let Some(run) = expected.holes.runs().get(expected.at).filter(|run| run.start < end) {
+            let (from, until) = (run.start.max(start), run.end.min(end));
+            let zeros = bytes.get((from - start) as usize..(until.max(from) - start) as usize);
+            let zeros = zeros.unwrap_or_default();
+            if !(self.is_zero)(zeros)
+                && let Some(at) = zeros.iter().position(|&byte| byte != 0)
+            {
+                let _ = expected.found.set(from + at as u64);
+                return Err(Stopped);
+            }
+            if run.end > end {
+                break;
+            }
+            expected.at += 1;
+        }
+        Ok(())
+    }
+
     fn chunk(&mut self, first: ClusterIndex, clusters: u64, body: Body) -> Chunk {
+        if let Some(filled) = &mut self.filled {
+            *filled = first.0 + clusters;
+        }
         Chunk { sequence: self.next(), first, clusters, body }
     }
 

@@ -10,6 +10,7 @@ use super::model::Phase;
 use super::options::percent;
 use super::report::{Report, RouteFigure};
 use super::table::{disk, limit, plural, rate, seconds, spread, whole_percent};
+use crate::markup::escape;
 use crate::units::Human;
 
 const STYLE: &str = include_str!("style.css");
@@ -31,24 +32,6 @@ pub fn page(report: &Report) -> String {
     text.push_str(&particulars(report));
     text.push_str("</main>\n</body>\n</html>\n");
     text
-}
-
-/// Text as HTML shows it, inside of elements and of attributes.
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            // No control character has a meaning here, and some are forbidden.
-            c if c.is_control() && c != '\n' => escaped.push(' '),
-            c => escaped.push(c),
-        }
-    }
-    escaped
 }
 
 fn head(report: &Report) -> String {

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use super::escape;
+use crate::markup::escape;
 
 /// Height of a bar with its line of text, in pixels.
 const ROW: usize = 42;
