@@ -62,6 +62,10 @@ pub enum Command {
     #[cfg(feature = "openstack")]
     #[command(after_help = EXIT_CODES)]
     Snapshot(Box<super::snapshot::SnapshotArgs>),
+    /// Upload a file: a raw disk, compacted on the way, or a qcow2 image
+    #[cfg(feature = "openstack")]
+    #[command(after_help = EXIT_CODES)]
+    Upload(Box<super::upload::UploadArgs>),
     /// Look at a qcow2 image from the header to the last refcount
     #[command(after_help = EXIT_CODES)]
     Check(Box<super::check::CheckArgs>),

@@ -43,6 +43,8 @@ mod summary;
 mod table;
 mod target;
 mod terminal;
+#[cfg(feature = "openstack")]
+mod upload;
 mod verify;
 mod versions;
 
@@ -89,6 +91,8 @@ pub fn main() -> ExitCode {
         Command::Members(options) => members::run(&options, args.quiet, &cancel),
         #[cfg(feature = "openstack")]
         Command::Replace(options) => replace::run(&options, args.quiet, &cancel),
+        #[cfg(feature = "openstack")]
+        Command::Upload(options) => upload::run(&options, args.quiet, &cancel),
         #[cfg(feature = "embedded")]
         Command::Demo(options) => demo::run(&options, args.quiet, &cancel),
         #[cfg(feature = "bench")]
