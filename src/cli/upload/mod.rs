@@ -99,7 +99,7 @@ fn name(options: &UploadArgs, path: &str) -> Result<String> {
 /// A raw disk is converted like any other.
 fn conversion(options: &UploadArgs, path: &str, name: &str) -> ConvertArgs {
     // A file whose name looks like something else is a file all the same.
-    let source = if options.file.is_absolute() { path.to_owned() } else { format!("./{path}") };
+    let source = if path.starts_with("glance:") { format!("./{path}") } else { path.to_owned() };
     ConvertArgs {
         source,
         target: format!("glance:{name}"),
