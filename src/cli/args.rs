@@ -65,6 +65,10 @@ pub enum Command {
     /// Look whether this machine and this cloud can do the job, and what will be slow
     #[command(after_help = EXIT_CODES)]
     Doctor(Box<super::doctor::DoctorArgs>),
+    /// Upload a file: a raw disk, compacted on the way, or a qcow2 image
+    #[cfg(feature = "openstack")]
+    #[command(after_help = EXIT_CODES)]
+    Upload(Box<super::upload::UploadArgs>),
     /// Look at a qcow2 image from the header to the last refcount
     #[command(after_help = EXIT_CODES)]
     Check(Box<super::check::CheckArgs>),

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use snapcow::convert::{Cancel, Receipt};
 use snapcow::error::{Error, Kind, Result, Stage};
 use snapcow::hash::{Algorithm, Digest};
-use snapcow::openstack::{Cloud, Image, ImageFilter, Member};
+use snapcow::openstack::{Cloud, Image, ImageFilter, Member, Server};
 use snapcow::source::known_digest;
 
 use super::args::{ConvertArgs, OnOff};
@@ -167,9 +167,13 @@ impl Doomed {
                 "Glance keeps no hash of the source: it is deleted without having been verified".into(),
             );
         }
-        if let Some(named_by) = named_by(&cloud, image, clouds)? {
-            let advice = "delete those first, or leave --delete-source out";
-            return refuse(format!("other images name it as their base: {named_by}"), advice.into());
+        match needed_by(&cloud, image, clouds)? {
+            (Some(needed_by), _) => {
+                let advice = "delete those first, or leave --delete-source out";
+                return refuse(needed_by, advice.into());
+            }
+            (None, Some(unseen)) => notes.push(unseen),
+            (None, None) => {}
         }
         let members = members(&cloud, image, clouds)?;
         notes.extend(who_loses_it(image, members.as_deref()));
@@ -222,8 +226,8 @@ impl Doomed {
         if now.updated_at != self.image.updated_at {
             return changed("its record was changed by somebody");
         }
-        match named_by(&self.cloud, &now, clouds)? {
-            Some(named_by) => changed(&format!("other images name it as their base: {named_by}")),
+        match needed_by(&self.cloud, &now, clouds)?.0 {
+            Some(needed_by) => changed(&needed_by),
             None => Ok(()),
         }
     }
@@ -290,8 +294,8 @@ pub fn strong_digest(image: &Image) -> Option<Digest> {
     known_digest(image).filter(|digest| digest.algorithm != Algorithm::Md5)
 }
 
-/// The images that name this one as their base, in words. Only those that the project may see.
-fn named_by(cloud: &Cloud, image: &Image, clouds: &Clouds) -> Result<Option<String>> {
+/// What needs the image, in words, as far as the project may see it; and what could not be seen.
+fn needed_by(cloud: &Cloud, image: &Image, clouds: &Clouds) -> Result<(Option<String>, Option<String>)> {
     let mut names = Vec::new();
     for key in BASES {
         for hidden in [false, true] {
@@ -305,7 +309,23 @@ fn named_by(cloud: &Cloud, image: &Image, clouds: &Clouds) -> Result<Option<Stri
             }
         }
     }
-    Ok((!names.is_empty()).then(|| names.join(", ")))
+    if !names.is_empty() {
+        return Ok((Some(format!("other images name it as their base: {}", names.join(", "))), None));
+    }
+    // A cloud without Nova, or one whose Nova is away, is as good for images as any other.
+    let once = cloud.with_retry(cloud.retry().once());
+    let servers = async { once.compute().await?.servers_from(&image.id, SHOWN).await };
+    match clouds.wait(Stage::Source, servers) {
+        Ok(servers) if servers.is_empty() => Ok((None, None)),
+        Ok(servers) => {
+            let names: Vec<String> = servers.iter().map(Server::label).collect();
+            Ok((Some(format!("servers were made from it: {}", names.join(", "))), None))
+        }
+        Err(error) if matches!(error.kind(), Kind::Interrupted(_)) => Err(error),
+        Err(error) => {
+            Ok((None, Some(format!("whether servers were made from the image cannot be seen: {error}"))))
+        }
+    }
 }
 
 /// The projects that the image is shared with; `None` where nobody says.

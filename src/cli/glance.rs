@@ -232,7 +232,7 @@ impl Clouds {
     }
 
     /// Makes the record; where it fails, nothing is left unless the error says so.
-    fn create(&mut self, new: &NewImage, keeper: Option<&mut Keeper>) -> Result<Created> {
+    pub fn create(&mut self, new: &NewImage, keeper: Option<&mut Keeper>) -> Result<Created> {
         let cloud = self.target_cloud()?;
         let error = match self.wait(Stage::Sink, cloud.create(new)) {
             Ok(created) => return Ok(created),
@@ -379,7 +379,7 @@ pub fn min_disk(options: &ConvertArgs, source: Option<&Image>, plan: &Plan) -> u
 }
 
 /// Whole GiB that hold so many bytes.
-fn gib(bytes: u64) -> u64 {
+pub fn gib(bytes: u64) -> u64 {
     bytes.div_ceil(1 << 30)
 }
 

@@ -45,6 +45,8 @@ mod summary;
 mod table;
 mod target;
 mod terminal;
+#[cfg(feature = "openstack")]
+mod upload;
 mod verify;
 mod versions;
 
@@ -94,6 +96,8 @@ pub fn main() -> ExitCode {
         Command::Replace(options) => replace::run(&options, args.quiet, &cancel),
         Command::Info(options) => info::run(&options, args.quiet, &cancel),
         Command::Map(options) => map::run(&options, args.quiet, &cancel),
+        #[cfg(feature = "openstack")]
+        Command::Upload(options) => upload::run(&options, args.quiet, &cancel),
         #[cfg(feature = "embedded")]
         Command::Demo(options) => demo::run(&options, args.quiet, &cancel),
         #[cfg(feature = "bench")]

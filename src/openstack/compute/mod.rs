@@ -5,6 +5,7 @@
 //! here and in `server`, ordered about in `order`. The catalogue's entry for Nova is looked at only when
 //! [`Cloud::compute`] is called: a cloud without Nova is as good for images as any other.
 
+mod of_image;
 mod order;
 mod server;
 
