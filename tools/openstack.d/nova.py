@@ -52,7 +52,7 @@ VM_STATES = {"ACTIVE": "active", "SHUTOFF": "stopped", "PAUSED": "paused", "SUSP
 POWER_STATES = {"ACTIVE": 1, "PAUSED": 3, "SUSPENDED": 4, "SHUTOFF": 4}
 LATEST = 96
 PAGE = 50
-DEMO_BYTES = 512 << 20
+DEMO_BYTES = 256 << 20
 
 
 class Refused(Exception):
@@ -259,12 +259,12 @@ class Server:
 
     # --- snapshots ------------------------------------------------------------------------------
 
-    def create_image(self, wanted, token, user):
+    def create_image(self, wanted, token, user, minor):
         """Makes the record now and sends the bytes later; returns the image's ID."""
         fault = self.faults.get("create")
         times = self.faults.get("create_times", 1000)
         with self.changed:
-            self.note("createImage")
+            self.note(f"createImage 2.{minor}")
             if fault and times > 0:
                 self.faults["create_times"] = times - 1
                 if fault == "unmade":
@@ -526,7 +526,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             name = wanted.get("name")
             if not isinstance(name, str) or not 1 <= len(name) <= 255 or name != name.strip():
                 raise Refused(400, f"Invalid input for field/attribute name. Value: {name}.")
-            image = server.create_image(wanted, token, user)
+            image = server.create_image(wanted, token, user, minor)
             if minor >= 45:
                 return 202, {"image_id": image}
             return 202, None, [("Location", f"{self.cloud.glance}/images/{image}")]

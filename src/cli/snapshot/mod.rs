@@ -120,7 +120,7 @@ impl Job<'_> {
         }
         self.stop()?;
         let raw = self.take()?;
-        self.start()?;
+        self.start().inspect_err(|_| self.tell_of_raw(&raw.id))?;
         self.compact(&raw)
     }
 
