@@ -86,6 +86,47 @@ fn after_a_kill_and_a_long_pause_the_same_command_ends_right() {
     }
 }
 
+/// A record of ours that Nova's own death left half-made is no snapshot under way.
+#[test]
+fn what_nova_left_half_made_is_cleared_away() {
+    let Some(lab) = lab() else { return };
+    let nova = Nova::new(&lab);
+    let server = nova.server("dead-nova", json!({"status": "SHUTOFF"}));
+    let dead = nova.rest.create(json!({
+        "name": format!("{}-raw", server.image), "visibility": "private", "instance_uuid": server.id,
+        "snapcow_snapshot_of": server.id, "snapcow_target": server.image,
+    }));
+    let ran = run(&mut server.snapshot(&[])).ok();
+    assert!(ran.stderr.contains(&dead) && ran.stderr.contains("half-made"), "{}", ran.stderr);
+    server.has_one_compact_image(&ran.image_id());
+}
+
+/// A run that was killed behind the deletion of the raw image, or behind the decision to keep it, has only its notes
+/// to take off.
+#[test]
+fn what_is_finished_but_for_its_notes_is_finished() {
+    let Some(lab) = lab() else { return };
+    let nova = Nova::new(&lab);
+    for keep in [false, true] {
+        let server = nova.server("notes", json!({"status": "SHUTOFF"}));
+        let words: &[&str] = if keep { &["--keep-raw"] } else { &[] };
+        let id = run(&mut server.snapshot(words)).ok().image_id();
+        let raw =
+            server.events().into_iter().find_map(|event| Some(event.strip_prefix("image ")?.to_owned()));
+        let add = |key: &str, value: &str| json!({"op": "add", "path": format!("/{key}"), "value": value});
+        let notes = json!([add("snapcow_unfinished", &raw.unwrap()), add("snapcow_snapshot_of", &server.id)]);
+        nova.rest.patch(&id, notes);
+        server.change(json!({"metadata": {"snapcow_stopped": server.image}}));
+        let ran = run(&mut server.snapshot(words)).ok();
+        assert_eq!(ran.image_id(), id);
+        assert_eq!(server.asked("createImage"), 1);
+        assert_eq!(server.images().len(), if keep { 2 } else { 1 });
+        let image = server.images().into_iter().find(|image| image["id"] == id.as_str()).unwrap();
+        server.is_compact(&image, &id);
+        server.runs();
+    }
+}
+
 /// The command with its way to Glance through a door.
 fn behind(proxy: &Proxy, server: &Server<'_>, folder: &std::path::Path) -> Command {
     let mut command = server.snapshot(&["--stop"]);

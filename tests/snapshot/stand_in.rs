@@ -168,10 +168,11 @@ impl Server<'_> {
 
 impl Drop for Server<'_> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("{}", self.state());
-        }
         let url = format!("{}/stand-in/servers/{}", self.nova.lab.text("/nova"), self.id);
+        if std::thread::panicking() {
+            let last = async { self.nova.client.get(&url).send().await?.text().await };
+            eprintln!("{:?}", self.nova.runtime.block_on(last));
+        }
         let request = self.nova.client.delete(url);
         // One that has vanished is fine.
         let _ = self.nova.runtime.block_on(request.send());

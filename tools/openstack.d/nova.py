@@ -38,7 +38,8 @@ FIELDS = {
     "hold": None,
     # What goes wrong: {"stop": "never|refuse|error", "start": "never|refuse|error",
     # "create": a status or "lost" (made, but the connection is cut) or "unmade" (cut, not made),
-    # "create_times": how often, "image": "killed|deleted|saving|queued", "task": "never",
+    # "create_times": how often, "image": "killed|deleted|saving|queued|hashless" (the last one as a
+    # snapshot inside of Ceph is: active, its hashes unknown), "task": "never",
     # "vanish": a stage, "metadata": a status}
     "faults": {},
     "volume_backed": False,
@@ -307,10 +308,13 @@ class Server:
                 glance.patch(image, [{"op": "add", "path": "/disk_format", "value": "raw"},
                                      {"op": "add", "path": "/container_format", "value": "bare"}])
                 glance.upload(image, self.bytes(fault))
+                if fault == "hashless":
+                    self.cloud.change(image, "checksum = NULL, os_hash_algo = NULL, "
+                                             "os_hash_value = NULL")
         except (Gone, Refused, OSError, http.client.HTTPException) as error:
             self.note(f"upload ended: {type(error).__name__} {error}")
             if fault == "killed":
-                self.cloud.kill(image)
+                self.cloud.kill(glance, image)
             else:
                 glance.delete(image)
             if self.gone:
@@ -374,12 +378,19 @@ class Cloud:
                 return server
         raise Refused(404, f"Instance {ident} could not be found.")
 
-    def kill(self, image):
+    def kill(self, glance, image):
         """The status that only old Glances and broken stores leave behind."""
-        time.sleep(0.3)
+        # The worker whose upload broke sets it back first.
+        deadline = time.monotonic() + 60
+        while (glance.call("GET", f"/v2/images/{image}")["status"] == "saving"
+               and time.monotonic() < deadline):
+            time.sleep(0.1)
+        self.change(image, "status = 'killed'")
+
+    def change(self, image, what):
         link = sqlite3.connect(self.database, timeout=60)
         with link:
-            link.execute("UPDATE images SET status = 'killed' WHERE id = ?", (image,))
+            link.execute(f"UPDATE images SET {what} WHERE id = ?", (image,))
         link.close()
 
 

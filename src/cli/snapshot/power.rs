@@ -85,6 +85,13 @@ impl Job<'_> {
         }
         self.step(4, &format!("start server {} again", self.server.label()));
         let (compute, id) = (self.compute.clone(), self.server.id.clone());
+        if self.clouds.wait(Stage::Cloud, compute.show(&id))?.is_none() {
+            tell(
+                "snapcow: WARNING: the server is gone: somebody deleted it meanwhile; its snapshot is whole",
+            );
+            self.owes_start = false;
+            return Ok(());
+        }
         let watch = Watch::new(self.options.stop_timeout, self.quiet, self.options.how.progress);
         self.clouds.wait(Stage::Cloud, started(&compute, &id, watch))?;
         self.owes_start = false;
