@@ -38,7 +38,8 @@ FIELDS = {
     "hold": None,
     # What goes wrong: {"stop": "never|refuse|error", "start": "never|refuse|error",
     # "create": a status or "lost" (made, but the connection is cut) or "unmade" (cut, not made),
-    # "create_times": how often, "image": "killed|deleted|saving|queued", "task": "never",
+    # "create_times": how often, "image": "killed|deleted|saving|queued|hashless" (the last one as a
+    # snapshot inside of Ceph is: active, its hashes unknown), "task": "never",
     # "vanish": a stage, "metadata": a status}
     "faults": {},
     "volume_backed": False,
@@ -52,7 +53,7 @@ VM_STATES = {"ACTIVE": "active", "SHUTOFF": "stopped", "PAUSED": "paused", "SUSP
 POWER_STATES = {"ACTIVE": 1, "PAUSED": 3, "SUSPENDED": 4, "SHUTOFF": 4}
 LATEST = 96
 PAGE = 50
-DEMO_BYTES = 512 << 20
+DEMO_BYTES = 256 << 20
 
 
 class Refused(Exception):
@@ -259,12 +260,12 @@ class Server:
 
     # --- snapshots ------------------------------------------------------------------------------
 
-    def create_image(self, wanted, token, user):
+    def create_image(self, wanted, token, user, minor):
         """Makes the record now and sends the bytes later; returns the image's ID."""
         fault = self.faults.get("create")
         times = self.faults.get("create_times", 1000)
         with self.changed:
-            self.note("createImage")
+            self.note(f"createImage 2.{minor}")
             if fault and times > 0:
                 self.faults["create_times"] = times - 1
                 if fault == "unmade":
@@ -307,10 +308,13 @@ class Server:
                 glance.patch(image, [{"op": "add", "path": "/disk_format", "value": "raw"},
                                      {"op": "add", "path": "/container_format", "value": "bare"}])
                 glance.upload(image, self.bytes(fault))
+                if fault == "hashless":
+                    self.cloud.change(image, "checksum = NULL, os_hash_algo = NULL, "
+                                             "os_hash_value = NULL")
         except (Gone, Refused, OSError, http.client.HTTPException) as error:
             self.note(f"upload ended: {type(error).__name__} {error}")
             if fault == "killed":
-                self.cloud.kill(image)
+                self.cloud.kill(glance, image)
             else:
                 glance.delete(image)
             if self.gone:
@@ -374,12 +378,19 @@ class Cloud:
                 return server
         raise Refused(404, f"Instance {ident} could not be found.")
 
-    def kill(self, image):
+    def kill(self, glance, image):
         """The status that only old Glances and broken stores leave behind."""
-        time.sleep(0.3)
+        # The worker whose upload broke sets it back first.
+        deadline = time.monotonic() + 60
+        while (glance.call("GET", f"/v2/images/{image}")["status"] == "saving"
+               and time.monotonic() < deadline):
+            time.sleep(0.1)
+        self.change(image, "status = 'killed'")
+
+    def change(self, image, what):
         link = sqlite3.connect(self.database, timeout=60)
         with link:
-            link.execute("UPDATE images SET status = 'killed' WHERE id = ?", (image,))
+            link.execute(f"UPDATE images SET {what} WHERE id = ?", (image,))
         link.close()
 
 
@@ -526,7 +537,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             name = wanted.get("name")
             if not isinstance(name, str) or not 1 <= len(name) <= 255 or name != name.strip():
                 raise Refused(400, f"Invalid input for field/attribute name. Value: {name}.")
-            image = server.create_image(wanted, token, user)
+            image = server.create_image(wanted, token, user, minor)
             if minor >= 45:
                 return 202, {"image_id": image}
             return 202, None, [("Location", f"{self.cloud.glance}/images/{image}")]

@@ -20,9 +20,14 @@ use snapcow::error::Result;
 use snapcow::openstack::{Cloud, Compute, Image, Server};
 use snapcow::units::parse_duration;
 
-use super::args::{CloudArgs, ConversionArgs, ConvertArgs, ImageArgs};
+use super::args::{CloudArgs, ConversionArgs, ConvertArgs, ImageArgs, ProgressMode};
 use super::glance::Clouds;
 use super::{convert, tell};
+
+/// The lines of `--progress json` that are not the conversion's own: `event` is `step` (`step` of `steps`, `text`) or
+/// `wait` (`state`, `elapsed_seconds`).
+const EVENT: &str = "snapcow/snapshot/1";
+const STEPS: u32 = 5;
 
 /// On a raw image: the server that it is a snapshot of. On a new one, until it is finished, too.
 const SNAPSHOT_OF: &str = "snapcow_snapshot_of";
@@ -95,7 +100,7 @@ struct Left {
 
 /// Runs the command.
 pub fn run(options: &SnapshotArgs, quiet: bool, cancel: &Cancel) -> Result<()> {
-    step(quiet, 1, &format!("look at server `{}` and at what earlier runs left", options.server));
+    step(options, quiet, 1, &format!("look at server `{}` and at what earlier runs left", options.server));
     let mut job = Job::look(options, quiet, cancel)?;
     if options.how.dry_run {
         return convert::say(&job.rehearsal());
@@ -120,12 +125,12 @@ impl Job<'_> {
         }
         self.stop()?;
         let raw = self.take()?;
-        self.start()?;
+        self.start().inspect_err(|_| self.tell_of_raw(&raw.id))?;
         self.compact(&raw)
     }
 
     fn step(&self, number: u32, what: &str) {
-        step(self.quiet, number, what);
+        step(self.options, self.quiet, number, what);
     }
 
     fn say(&self, what: &str) {
@@ -156,9 +161,13 @@ impl Job<'_> {
     }
 }
 
-fn step(quiet: bool, number: u32, what: &str) {
-    if !quiet {
-        tell(format_args!("snapcow: step {number} of 5: {what}"));
+fn step(options: &SnapshotArgs, quiet: bool, number: u32, what: &str) {
+    if options.how.progress == ProgressMode::Json {
+        tell(serde_json::json!({
+            "schema": EVENT, "event": "step", "step": number, "steps": STEPS, "text": what
+        }));
+    } else if !quiet {
+        tell(format_args!("snapcow: step {number} of {STEPS}: {what}"));
     }
 }
 

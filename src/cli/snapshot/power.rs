@@ -85,6 +85,13 @@ impl Job<'_> {
         }
         self.step(4, &format!("start server {} again", self.server.label()));
         let (compute, id) = (self.compute.clone(), self.server.id.clone());
+        if self.clouds.wait(Stage::Cloud, compute.show(&id))?.is_none() {
+            tell(
+                "snapcow: WARNING: the server is gone: somebody deleted it meanwhile; its snapshot is whole",
+            );
+            self.owes_start = false;
+            return Ok(());
+        }
         let watch = Watch::new(self.options.stop_timeout, self.quiet, self.options.how.progress);
         self.clouds.wait(Stage::Cloud, started(&compute, &id, watch))?;
         self.owes_start = false;
@@ -101,12 +108,15 @@ impl Job<'_> {
         let bound = self.options.stop_timeout;
         let watch = Watch::new(bound, self.quiet, self.options.how.progress);
         tell(format_args!(
-            "snapcow: server {} is started again, as it ran before; this may take up to {}",
+            "snapcow: bringing server {} back to what it was; this may take up to {}",
             self.server.label(),
             watch.bound()
         ));
         let (compute, id) = (self.compute.clone(), self.server.id.clone());
         let result = undisturbed().wait(Stage::Cloud, async {
+            if let Ok(None) = compute.show(&id).await {
+                return Ok(());
+            }
             // Requests have a patience of their own.
             match tokio::time::timeout(bound * 2, started(&compute, &id, watch)).await {
                 Ok(result) => result,
@@ -117,11 +127,11 @@ impl Job<'_> {
             Ok(()) => {
                 self.owes_start = false;
                 self.take_note_off();
-                self.say("the server runs again");
+                self.say("the server runs as before");
             }
             Err(error) => tell(format_args!(
-                "snapcow: WARNING: the server was stopped and does not run again: {error}; start it with: openstack \
-                 server start {id}"
+                "snapcow: WARNING: the server was told to stop, and does not run as before: {error}; start it with: \
+                 openstack server start {id}"
             )),
         }
     }

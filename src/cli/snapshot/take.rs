@@ -143,6 +143,8 @@ async fn made(
         match (image, status.as_str()) {
             (Some(image), "active") if is_idle => return Ok(image),
             (_, "queued" | "saving" | "importing" | "uploading" | "active") => {}
+            // A server that goes takes the image with it, perhaps between the two looks.
+            _ if compute.show(server_id).await?.is_none() => return Err(compute.vanished(server_id)),
             (_, status) => return Err(failed(server_id, image_id, &format!("ended as `{status}`"))),
         }
         if server.is_none() {

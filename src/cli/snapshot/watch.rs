@@ -57,7 +57,9 @@ impl Watch {
         }
         if self.json {
             let elapsed = self.elapsed().as_secs_f64();
-            tell(serde_json::json!({"phase": "snapshot", "state": state, "elapsed_seconds": elapsed}));
+            tell(serde_json::json!({
+                "schema": super::EVENT, "event": "wait", "state": state, "elapsed_seconds": elapsed
+            }));
         } else if !self.quiet {
             tell(format_args!("snapcow:   {state}, {}", seconds(self.elapsed())));
         }
