@@ -52,6 +52,10 @@ pub enum Command {
     /// Compare two disks as their guests read them
     #[command(after_help = EXIT_CODES)]
     Verify(Box<super::verify::VerifyArgs>),
+    /// List images and what they take, the largest first
+    #[cfg(feature = "openstack")]
+    #[command(after_help = EXIT_CODES)]
+    List(Box<super::list::ListArgs>),
     /// Let other projects use an image
     #[cfg(feature = "openstack")]
     #[command(after_help = EXIT_CODES)]

@@ -13,6 +13,8 @@ mod demo;
 mod glance;
 mod image;
 #[cfg(feature = "openstack")]
+mod list;
+#[cfg(feature = "openstack")]
 mod members;
 #[cfg(feature = "openstack")]
 mod nearby;
@@ -56,6 +58,8 @@ pub fn main() -> ExitCode {
         Command::Convert(options) => convert::run(&options, args.quiet, &cancel),
         Command::Check(options) => check::run(&options, args.quiet, &cancel),
         Command::Verify(options) => verify::run(&options, args.quiet, &cancel),
+        #[cfg(feature = "openstack")]
+        Command::List(options) => list::run(&options, args.quiet, &cancel),
         #[cfg(feature = "openstack")]
         Command::Share(options) => share::run(&options, args.quiet, &cancel),
         #[cfg(feature = "openstack")]
