@@ -188,7 +188,7 @@ fn rehearse(
     say(plan)
 }
 
-fn make_plan(
+pub fn make_plan(
     options: &ConvertArgs,
     opened: &Opened,
     target: &TargetWords<'_>,
@@ -273,7 +273,7 @@ fn proof(options: &ConvertArgs, plan: &Plan, target: &TargetWords<'_>) -> Proof 
     }
 }
 
-fn spool_dir(options: &ConvertArgs) -> PathBuf {
+pub fn spool_dir(options: &ConvertArgs) -> PathBuf {
     options.how.spool_dir.clone().unwrap_or_else(|| match std::env::var_os("TMPDIR") {
         Some(dir) if !dir.is_empty() => dir.into(),
         _ => "/var/tmp".into(),
