@@ -57,12 +57,16 @@ pub fn run(options: &ShareArgs, quiet: bool, cancel: &Cancel) -> Result<()> {
         return Ok(());
     }
     let mut projects = sharing.projects(&options.with)?;
-    let members = sharing.members()?;
+    let mut members = sharing.members()?;
     let friend = match &options.accept_as {
         Some(name) => Some(sharing.friend(name, &mut projects, &members)?),
         None => None,
     };
+    sharing.warn_of_unknown(&projects, &members);
     let made_shared = sharing.make_shared()?;
+    if made_shared {
+        members = sharing.members_of_before(&projects)?;
+    }
     let mut rows = sharing.add(&projects, &members, made_shared)?;
     if let Some((name, friend)) = friend {
         sharing.accept(&name, &friend, &mut rows)?;
@@ -125,17 +129,22 @@ impl Sharing {
                 let what = format!("project {} owns image {}", project.label(), self.image.label());
                 return Err(Error::new(Stage::Cloud, Kind::Usage, what).advise("name another project"));
             }
-            if !project.confirmed {
-                self.say(format_args!(
-                    "note: this login may not look whether there is a project {}; Glance does not either",
-                    project.label()
-                ));
-            }
             if projects.iter().all(|known| known.id != project.id) {
                 projects.push(project);
             }
         }
         Ok(projects)
+    }
+
+    /// A slip in an ID would go unnoticed.
+    fn warn_of_unknown(&self, projects: &[Project], members: &[Member]) {
+        let is_member = |project: &&Project| members.iter().any(|member| member.project == project.id);
+        for project in projects.iter().filter(|project| !project.confirmed && !is_member(project)) {
+            self.say(format_args!(
+                "note: whether there is a project {} cannot be looked up by this login, and Glance does not look",
+                project.label()
+            ));
+        }
     }
 
     /// An image of another visibility has none that count.
@@ -162,7 +171,9 @@ impl Sharing {
                 .advise("give one of another project to --accept-as"));
         }
         let is_known = |id: &str| members.iter().any(|member| member.project == id);
-        if projects.iter().all(|project| project.id != id) {
+        if let Some(project) = projects.iter_mut().find(|project| project.id == id) {
+            project.confirmed = true;
+        } else {
             if !projects.is_empty() && !is_known(&id) {
                 let what =
                     format!("cloud `{name}` is a login of project {id}, which is not among those of --with");
@@ -189,6 +200,19 @@ impl Sharing {
         Ok(true)
     }
 
+    /// Glance keeps the members of an image that was made private, and they come back with its visibility.
+    fn members_of_before(&self, projects: &[Project]) -> Result<Vec<Member>> {
+        let call = self.cloud.members(&self.image.id);
+        let members = self.clouds.wait(Stage::Cloud, call).map_err(|error| self.made_private_again(error))?;
+        for member in members.iter().filter(|member| projects.iter().all(|one| one.id != member.project)) {
+            self.say(format_args!(
+                "note: project `{}` is a member since before, and can use it again; snapcow unshare takes it back",
+                member.project
+            ));
+        }
+        Ok(members)
+    }
+
     /// Adds those that are no members yet. Where not even the first could be added, the visibility is as before.
     fn add(
         &self,
@@ -211,13 +235,24 @@ impl Sharing {
                         Err(error) if made_shared && rows.is_empty() => {
                             return Err(self.made_private_again(error));
                         }
-                        Err(error) => return Err(error),
+                        Err(error) => {
+                            self.say_how_far(&rows);
+                            return Err(error);
+                        }
                     }
                 }
             };
             rows.push((member, project.name.clone()));
         }
         Ok(rows)
+    }
+
+    /// What stays after a failure, or a signal.
+    fn say_how_far(&self, rows: &[(Member, Option<String>)]) {
+        if !rows.is_empty() {
+            let ids: Vec<&str> = rows.iter().map(|(member, _)| member.project.as_str()).collect();
+            self.say(format_args!("image {} is shared with {}", self.image.label(), ids.join(", ")));
+        }
     }
 
     fn say_of_known(&self, member: &Member, project: &Project) {
