@@ -20,6 +20,57 @@ const GROUPS: &[(&str, &[&str])] = &[
 /// Examples, each with what it does. They are parsed by a test.
 const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
     (
+        "snapshot",
+        &[("A compact snapshot of a server, stopped meanwhile", "snapcow snapshot --stop web web-2026-11")],
+    ),
+    (
+        "replace",
+        &[
+            (
+                "A compact image in place of a raw one, asked before anything is deleted",
+                "snapcow replace web-2026-11",
+            ),
+            ("Shared again with the same projects", "snapcow replace --share-again web-2026-11"),
+        ],
+    ),
+    (
+        "plan",
+        &[(
+            "What a conversion would take and give",
+            "snapcow plan glance:web-2026-11 glance:web-2026-11-compact",
+        )],
+    ),
+    ("upload", &[("A disk from here, made compact on the way", "snapcow upload disk.raw web")]),
+    ("download", &[("An image, verified", "snapcow download web-compact web.qcow2")]),
+    (
+        "share",
+        &[
+            ("With another project", "snapcow share web-compact --with other-project"),
+            ("And accepted there, in one go", "snapcow share web-compact --accept-as other-cloud"),
+        ],
+    ),
+    ("unshare", &[("No more", "snapcow unshare web-compact --with other-project")]),
+    ("accept", &[("What another project shares", "snapcow accept 0bb22bac-9ff5-4a02-8f87-ff2fd1b1a9fd")]),
+    ("reject", &[("What another project shares", "snapcow reject 0bb22bac-9ff5-4a02-8f87-ff2fd1b1a9fd")]),
+    ("members", &[("Who may use an image", "snapcow members web-compact")]),
+    (
+        "list",
+        &[
+            ("What takes most room", "snapcow list --raw --larger-than 10G"),
+            ("What would be saved", "snapcow list --reclaimable"),
+        ],
+    ),
+    ("info", &[("An image in Glance", "snapcow info glance:web-2026-11")]),
+    (
+        "map",
+        &[
+            ("In the terminal", "snapcow map disk.qcow2"),
+            ("As a picture", "snapcow map --picture disk.svg disk.qcow2"),
+            ("As qemu-img map has it", "snapcow map --json disk.qcow2"),
+        ],
+    ),
+    ("doctor", &[("This machine and the cloud", "snapcow doctor")]),
+    (
         "convert",
         &[
             ("Make a snapshot compact", "snapcow convert glance:web-2026-11 glance:web-2026-11-compact"),

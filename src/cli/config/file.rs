@@ -19,6 +19,8 @@ const REFUSED: &[(&str, &str)] = &[
     ("no-config", "the file would undo itself"),
     ("force", "what replaces or deletes is asked for on the command line, each time"),
     ("delete-source", "what replaces or deletes is asked for on the command line, each time"),
+    ("unproven", "what replaces or deletes is asked for on the command line, each time"),
+    ("yes", "what replaces or deletes is asked for on the command line, each time"),
 ];
 
 /// One default.
