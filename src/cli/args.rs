@@ -8,7 +8,7 @@ use snapcow::encode::Level;
 use snapcow::units::parse_duration;
 use snapcow::units::{ClusterSize, parse_size};
 
-const EXIT_CODES: &str = "\
+pub const EXIT_CODES: &str = "\
 Exit codes:
   0  done                                5  network, after all retries
   1  anything else                       6  target refused, over quota, or exists
@@ -111,6 +111,10 @@ pub enum Command {
     /// Time every stage and every route on a made-up disk, and tell what the limit is
     #[cfg(feature = "bench")]
     Bench(Box<super::bench::BenchArgs>),
+    /// Print a script by which a shell completes commands and options
+    Completions(super::completions::CompletionsArgs),
+    /// Write the manual pages
+    Man(super::man::ManArgs),
 }
 
 #[derive(Clone, Debug, Parser)]

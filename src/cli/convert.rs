@@ -211,9 +211,14 @@ pub fn make_plan(
 
 /// A line on standard output, which may be closed.
 pub fn say(line: &str) -> Result<()> {
+    say_bytes(format!("{}\n", Plain(line)).as_bytes())
+}
+
+/// Bytes of our own on standard output, which may be closed.
+pub fn say_bytes(bytes: &[u8]) -> Result<()> {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{}", Plain(line)).and_then(|()| out.flush()).map_err(|error| {
+    out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| {
         let kind =
             if error.kind() == std::io::ErrorKind::BrokenPipe { Kind::ClosedPipe } else { Kind::Local };
         Error::new(Stage::Sink, kind, "write to standard output").because(error)

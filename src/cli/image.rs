@@ -57,7 +57,9 @@ pub fn interruptible<T: Send + 'static>(
 
 /// A local file as bytes.
 pub fn open_file(path: &str) -> Result<(Input, Arc<FileSource>)> {
-    let file = Arc::new(FileSource::open(Path::new(path), true)?);
+    let file = Arc::new(
+        FileSource::open(Path::new(path), true).map_err(|error| super::near_file::hint(error, path))?,
+    );
     let facts = file.facts();
     let input = Input { bytes: file.bytes(), len: facts.len.unwrap_or(0), name: facts.name.clone() };
     Ok((input, file))

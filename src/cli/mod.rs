@@ -6,6 +6,8 @@ mod args;
 #[cfg(feature = "bench")]
 mod bench;
 mod check;
+mod completions;
+mod config;
 mod convert;
 #[cfg(feature = "openstack")]
 mod delete_source;
@@ -16,14 +18,17 @@ mod doctor;
 mod download;
 #[cfg(feature = "openstack")]
 mod glance;
+mod help;
 mod image;
 mod info;
 mod known_holes;
 #[cfg(feature = "openstack")]
 mod list;
+mod man;
 mod map;
 #[cfg(feature = "openstack")]
 mod members;
+mod near_file;
 #[cfg(feature = "openstack")]
 mod nearby;
 mod opened;
@@ -52,20 +57,19 @@ mod versions;
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use snapcow::error::{Error, Kind};
 
-use args::{Args, Command};
+use args::Command;
+use config::Refused;
 
 /// Parses, runs, and says what went wrong.
 pub fn main() -> ExitCode {
-    let args = match Args::try_parse() {
+    let args = match config::parse(help::command(), std::env::args_os().collect()) {
         Ok(args) => args,
-        Err(error) => {
-            let code = if error.use_stderr() { Kind::Usage.exit_code() } else { 0 };
-            // Help and version go to standard output, which may be closed already.
-            let _ = error.print();
-            return ExitCode::from(code);
+        Err(Refused::Words(error)) => return misunderstood(&error),
+        Err(Refused::File(error)) => {
+            complain(&error);
+            return ExitCode::from(error.kind().exit_code());
         }
     };
     start_log(args.verbose, args.quiet);
@@ -102,6 +106,8 @@ pub fn main() -> ExitCode {
         Command::Demo(options) => demo::run(&options, args.quiet, &cancel),
         #[cfg(feature = "bench")]
         Command::Bench(options) => bench::run(&options, args.quiet, &cancel),
+        Command::Completions(options) => completions::run(&options),
+        Command::Man(options) => man::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -112,11 +118,52 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// One sentence; none for a reader that went away, who cannot want one.
+/// Help and version go to standard output, which may be closed already.
+fn misunderstood(error: &clap::Error) -> ExitCode {
+    let is_told = error.print();
+    ExitCode::from(match is_told {
+        _ if error.use_stderr() => Kind::Usage.exit_code(),
+        Err(closed) if closed.kind() == std::io::ErrorKind::BrokenPipe => Kind::ClosedPipe.exit_code(),
+        _ => 0,
+    })
+}
+
+/// One sentence, on a terminal in lines of its width, with the next step on a line of its own; nothing for a reader
+/// that went away, who cannot want one.
 fn complain(error: &Error) {
-    if error.kind() != Kind::ClosedPipe {
+    if error.kind() == Kind::ClosedPipe {
+        return;
+    }
+    if screen::can_redraw() {
+        screen::write(at_a_glance(error, screen::columns(), screen::has_colour()).as_bytes());
+    } else {
         tell(format_args!("snapcow: {error}"));
     }
+}
+
+fn at_a_glance(error: &Error, columns: usize, colour: bool) -> String {
+    let whole = terminal::Plain(error).to_string().replace('\n', " ");
+    let advice = error.advice().map(|advice| terminal::Plain(advice).to_string().replace('\n', " "));
+    let (red, bold, off) = if colour { ("\x1b[1;31m", "\x1b[1m", "\x1b[0m") } else { ("", "", "") };
+    let what = match &advice {
+        Some(advice) => {
+            whole.strip_suffix(advice.as_str()).and_then(|rest| rest.strip_suffix("; ")).unwrap_or(&whole)
+        }
+        None => &whole,
+    };
+    let mut text = String::new();
+    let mut add = |head: &str, mark: &str, words: &str| {
+        let room = columns.saturating_sub(head.len() + 1);
+        for (number, line) in screen::wrap(words, room).iter().enumerate() {
+            let head = if number == 0 { format!("{mark}{head}{off}") } else { " ".repeat(head.len()) };
+            text.push_str(&format!("{head}{line}\n"));
+        }
+    };
+    add("error: ", red, what);
+    if let Some(advice) = &advice {
+        add(" next: ", bold, advice);
+    }
+    text
 }
 
 /// A line on standard error, above the progress that stands there.
@@ -141,4 +188,27 @@ fn start_log(verbose: u8, quiet: bool) {
         .without_time()
         .with_target(verbose > 1)
         .init();
+}
+
+#[cfg(test)]
+mod tests {
+    use snapcow::error::Stage;
+
+    use super::*;
+
+    #[test]
+    fn an_error_is_read_at_a_glance_at_any_width() {
+        let error = Error::new(Stage::Sink, Kind::Local, "write 65536 bytes at host offset 0 of `a.qcow2`")
+            .because(std::io::Error::from_raw_os_error(28))
+            .advise("free some space and run it again");
+        assert_eq!(
+            at_a_glance(&error, 60, false),
+            "error: sink: write 65536 bytes at host offset 0 of\n       `a.qcow2`: No space left on device (os error 28)\n \
+             next: free some space and run it again\n"
+        );
+        for columns in [20, 40, 80] {
+            assert!(at_a_glance(&error, columns, false).lines().all(|line| line.len() < columns));
+        }
+        assert!(at_a_glance(&error, 60, true).starts_with("\x1b[1;31merror: \x1b[0msink"));
+    }
 }

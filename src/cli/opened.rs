@@ -12,6 +12,7 @@ use super::args::{ConvertArgs, SourceFormat};
 use super::convert::no_openstack;
 #[cfg(feature = "openstack")]
 use super::glance::{self, Clouds};
+use super::near_file;
 
 /// An opened source.
 pub struct Opened {
@@ -49,7 +50,8 @@ pub fn open_source(
             image: None,
         });
     }
-    let file = FileSource::open(Path::new(&options.source), raw_by_order)?;
+    let file = FileSource::open(Path::new(&options.source), raw_by_order)
+        .map_err(|error| near_file::hint(error, &options.source))?;
     let identity = file.identity().ok();
     Ok(Opened {
         source: Arc::new(file),
