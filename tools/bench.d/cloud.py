@@ -26,6 +26,8 @@ def lab_folder():
 class Cloud:
     """One variant of Glance. Requests go by plain HTTP: what is measured is not the harness."""
 
+    SERVER = "snapcow-bench-server"
+
     def __init__(self, variant):
         self.lab = lab_folder()
         try:
@@ -37,6 +39,8 @@ class Cloud:
         if not facts["client"]:
             raise Absent(f"the lab has no `openstack` command: {UP}")
         self.client = facts["client"]
+        self.nova, self.project = facts["nova"], facts["projects"]["lab-a"]
+        self.member = {"MEMBER_CLOUD": "lab-b", "MEMBER_PROJECT": facts["projects"]["lab-b"]}
         self.environment = {"OS_CLIENT_CONFIG_FILE": facts["clouds_yaml"], "OS_CLOUD": self.cloud}
         self.taken = None
         try:
@@ -56,8 +60,8 @@ class Cloud:
             self.taken = done.stdout.strip(), time.monotonic()
         return self.taken[0]
 
-    def call(self, method, path, body=None, needs_token=True):
-        request = urllib.request.Request(self.glance + path, method=method)
+    def call(self, method, path, body=None, needs_token=True, base=None):
+        request = urllib.request.Request((base or self.glance) + path, method=method)
         request.add_header("Content-Type", "application/json")
         if needs_token:
             request.add_header("X-Auth-Token", self.token())
@@ -71,6 +75,15 @@ class Cloud:
             raise BenchError(f"{method} {path}: {error.code}") from None
         except OSError as error:
             raise BenchError(f"{method} {path}: {error}") from None
+
+    def serve(self, raw):
+        """A running server with this disk, in the lab's stand-in for Nova; its ID."""
+        return self.call("POST", "/stand-in/servers", {
+            "name": self.SERVER, "project": self.project, "disk": str(raw)},
+            needs_token=False, base=self.nova)["id"]
+
+    def unserve(self, ident):
+        self.call("DELETE", f"/stand-in/servers/{ident}", needs_token=False, base=self.nova)
 
     def upload(self, raw):
         """The raw disk as a new image; its ID."""
@@ -102,8 +115,9 @@ class Cloud:
 
     def strays(self):
         """Images that failed runs have left, removed."""
-        for image in self.call("GET", "/v2/images?name=snapcow-bench&limit=100")["images"]:
-            self.delete(image["id"])
+        for name in ("snapcow-bench", "snapcow-bench-raw"):
+            for image in self.call("GET", f"/v2/images?name={name}&limit=100")["images"]:
+                self.delete(image["id"])
 
     def processes(self):
         """The services of the lab and their workers."""

@@ -11,6 +11,7 @@ import machine
 import record as records
 import rows_files
 import rows_glance
+import rows_guide
 import scale
 import sitting
 import stats
@@ -18,8 +19,8 @@ import table
 from model import BenchError
 from sitting import Bench, say
 
-ROWS = {row.name: row for row in (*rows_files.ROWS, *rows_glance.ROWS)}
-SITTINGS = {one.name: one for one in (*rows_files.SITTINGS, *rows_glance.SITTINGS)}
+ROWS = {row.name: row for row in (*rows_files.ROWS, *rows_glance.ROWS, *rows_guide.ROWS)}
+SITTINGS = {one.name: one for one in (*rows_files.SITTINGS, *rows_glance.SITTINGS, *rows_guide.SITTINGS)}
 # Measured over several disks; see scale.py.
 MEMORY = "memory"
 QUICK = ("none", "durable", "zlib", "zlib-isal", "zlib-small", "zstd", "zstd-3", "zeros", MEMORY)

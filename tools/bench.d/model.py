@@ -18,7 +18,8 @@ class Way:
     The script finds its world in variables, so that it is the same on every machine and stands in
     the record word for word: $RAW the raw disk, $BYTES its length, $OUT an empty folder for this
     run, $OURS an output of our own made beforehand, $SNAPCOW and $SNAPCOW_ISAL the programs, and
-    for Glance $IMAGE, $GLANCE, $TOKEN_HEADER (a file) and the OS_* variables of the client.
+    for Glance $IMAGE, $GLANCE, $TOKEN_HEADER (a file) and the OS_* variables of the client; where
+    the disk is a server's, $SERVER, and $MEMBER_PROJECT and $MEMBER_CLOUD of another project.
     """
     name: str
     title: str
@@ -82,6 +83,8 @@ class Sitting:
     place: str = "tmpfs"
     # The variant of the lab's Glance that is asked, if any.
     glance: str = ""
+    # Whether the disk is that of a running server ($SERVER), not an image.
+    server: bool = False
     # The way that makes $OURS beforehand, if any.
     keep: str = ""
 

@@ -88,7 +88,8 @@ class Run:
             # In a folder that nobody else can read, and in no list of processes.
             self.token = bench.tmpfs / "token"
             self.env |= cloud.environment | {
-                "GLANCE": cloud.glance, "IMAGE": bench.source, "TOKEN_HEADER": str(self.token)}
+                "GLANCE": cloud.glance, "IMAGE": bench.source or "", "TOKEN_HEADER": str(self.token),
+                "SERVER": cloud.SERVER} | cloud.member
             self.services = cloud.processes()
 
     def once(self, way, prove, keep=None):
@@ -171,7 +172,10 @@ def measure(bench, sitting, rows, all_rows):
                                           else way.needs)
         if lacking:
             results[name] |= {"status": "absent", "why": bench.scrub(lacking)}
-    if cloud:
+    server = None
+    if sitting.server:
+        server = cloud.serve(bench.disk.path)
+    elif cloud:
         bench.upload(cloud)
     try:
         run = Run(bench, sitting, cloud)
@@ -180,6 +184,8 @@ def measure(bench, sitting, rows, all_rows):
         rounds(run, ways, results)
     finally:
         (bench.tmpfs / "ours.qcow2").unlink(missing_ok=True)
+        if server:
+            cloud.unserve(server)
         if cloud:
             cloud.strays()
     for result in results.values():
