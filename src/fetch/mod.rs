@@ -1,5 +1,5 @@
 //! Fetching an image as it is. Takes a source and its known hash, gives a file that goes on after a failure, or a
-//! stream; proves the bytes. [`expand`] makes a raw disk of a qcow2 image that was fetched.
+//! stream; proves the bytes. [`expand()`] makes a raw disk of a qcow2 image that was fetched.
 //!
 //! It drives a source and a sink as [`crate::convert`] does, without the stages between: the source brings chunks in
 //! order, by as many ranges at once as its store gives, and they are written in order. So the length of what is on
