@@ -41,7 +41,7 @@ pub struct Costs {
 /// What a pass is limited by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
-    /// The source, or the service and the network in front of it.
+    /// The source, with service and network in front of it; or others who use this machine.
     Source,
     /// The one thread that hashes.
     Hash,
@@ -55,7 +55,7 @@ impl Limit {
     /// In words.
     pub fn words(self) -> &'static str {
         match self {
-            Self::Source => "the source",
+            Self::Source => "the source, or what else runs here",
             Self::Hash => "hashing the source, one thread",
             Self::Encode => "the encoder threads",
             Self::Processors => "this machine's processors",

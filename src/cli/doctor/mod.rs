@@ -18,6 +18,7 @@ use snapcow::error::{Error, Kind, Result, Stage};
 #[cfg(feature = "openstack")]
 use super::args::CloudArgs;
 use super::convert::say;
+use super::screen::wrap;
 use super::terminal::escape_json;
 
 const COLUMNS: usize = 80;
@@ -171,20 +172,7 @@ fn to_text(checks: &[Check]) -> String {
 
 /// The rest of a line; what does not fit goes on under its beginning.
 fn put(out: &mut String, text: &str) {
-    let mut column = INDENT;
-    for (index, word) in text.split_whitespace().enumerate() {
-        let width = word.chars().count();
-        if index > 0 && column + 1 + width > COLUMNS {
-            let _ = write!(out, "\n{:INDENT$}", "");
-            column = INDENT;
-        } else if index > 0 {
-            out.push(' ');
-            column += 1;
-        }
-        out.push_str(word);
-        column += width;
-    }
-    out.push('\n');
+    let _ = writeln!(out, "{}", wrap(text, COLUMNS - INDENT).join(&format!("\n{:INDENT$}", "")));
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use snapcow::error::Result;
 use snapcow::place::Geometry;
 use snapcow::plan::estimate::Interval;
 use snapcow::plan::time::Limit;
-use snapcow::plan::{Overflow, Plan, Route};
+use snapcow::plan::{Plan, Route};
 use snapcow::sink::FileSink;
 use snapcow::state::Keeper;
 
@@ -80,8 +80,6 @@ pub enum Spool {
     Rereads {
         surely: bool,
     },
-    /// The source cannot be read again.
-    Stops,
 }
 
 /// What is known of the target's place.
@@ -362,18 +360,16 @@ impl Prepared<'_> {
     }
 
     fn spool(&self, sample: Option<&Sample>, resumed: bool) -> Spool {
-        let Route::Spool(overflow) = self.plan.route else { return Spool::None };
+        if self.plan.route == Route::Direct {
+            return Spool::None;
+        }
         if resumed {
             return Spool::Rereads { surely: true };
         }
         let Some(sample) = sample else { return Spool::Unknown };
         let room = self.plan.budget.spool_memory_bytes + self.plan.budget.spool_disk_bytes;
         let stored = sample.content.stored_bytes;
-        match overflow {
-            _ if stored.high <= room => Spool::Fits,
-            Overflow::Stop if stored.low > room => Spool::Stops,
-            _ => Spool::Rereads { surely: stored.low > room },
-        }
+        if stored.high <= room { Spool::Fits } else { Spool::Rereads { surely: stored.low > room } }
     }
 
     /// The run's time in its parts; they follow each other, but for a second read, which runs beside the upload.

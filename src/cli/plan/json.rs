@@ -8,7 +8,7 @@
 //! | `threads`, `connections` | to encode and to read |
 //! | `memory_bytes`, `map_worst_case_bytes` | besides code; the image map if all is data |
 //! | `spool_memory_bytes`, `spool_disk_bytes` | room for encoded clusters |
-//! | `spool` | `none`, `unknown`, `fits`, `may_reread`, `rereads` or `stops` |
+//! | `spool` | `none`, `unknown`, `fits`, `may_reread` or `rereads` |
 //! | `image_bytes`, `data_bytes` | `low`, `likely`, `high`: length of the new image; data on the disk |
 //! | `sample` | `basis` (`all`, `spread`, `first_part`), `pieces`, `first_part_bytes`, `read_bytes`, `seconds`, `confidence_percent` |
 //! | `known_by` | the same in words, or why nothing is known |
@@ -105,7 +105,6 @@ fn spool(spool: Spool) -> &'static str {
         Spool::Fits => "fits",
         Spool::Rereads { surely: false } => "may_reread",
         Spool::Rereads { surely: true } => "rereads",
-        Spool::Stops => "stops",
     }
 }
 

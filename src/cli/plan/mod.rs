@@ -104,11 +104,5 @@ fn refuse(forecast: &Forecast) -> Result<()> {
         return Err(Error::new(Stage::Plan, Kind::Target, what)
             .advise("make room in the image quota, or ask for a larger one"));
     }
-    if let forecast::Spool::Stops = forecast.spool {
-        let what = "the spool is too small for the encoded clusters, and the source can be read only once";
-        return Err(
-            Error::new(Stage::Plan, Kind::Local, what).advise("give a larger --spool-disk or --memory")
-        );
-    }
     Ok(())
 }

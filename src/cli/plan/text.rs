@@ -7,6 +7,7 @@ use snapcow::encode::Compression;
 use snapcow::plan::estimate::{CONFIDENCE_PERCENT, Interval};
 use snapcow::units::Human;
 
+use super::super::screen::wrap;
 use super::forecast::{Forecast, Part, Seconds, Spool};
 
 const COLUMNS: usize = 80;
@@ -105,7 +106,6 @@ fn spool(out: &mut String, forecast: &Forecast) {
         Spool::Rereads { surely: false } => {
             "may be too small: then the source is read again in part, unless --spool-disk or --memory is larger"
         }
-        Spool::Stops => "too small, and the source cannot be read again: the run would stop",
     };
     put(out, &format!("spool    {words}"));
 }
@@ -152,20 +152,8 @@ fn put(out: &mut String, line: &str) {
 
 /// Adds a line; what does not fit goes on at that column.
 fn put_under(out: &mut String, line: &str, at: usize) {
-    let mut column = 0;
-    for (index, word) in line.split(' ').enumerate() {
-        let width = word.chars().count();
-        if index > 0 && column + 1 + width > COLUMNS && column > at {
-            let _ = write!(out, "\n{:at$}", "");
-            column = at;
-        } else if index > 0 {
-            out.push(' ');
-            column += 1;
-        }
-        out.push_str(word);
-        column += width;
-    }
-    out.push('\n');
+    let (head, text) = line.split_at_checked(at).unwrap_or((line, ""));
+    let _ = writeln!(out, "{head}{}", wrap(text, COLUMNS - at).join(&format!("\n{:at$}", "")));
 }
 
 fn sizes(interval: Interval) -> String {
