@@ -38,11 +38,14 @@ FIELDS = {
     "hold": None,
     # What goes wrong: {"stop": "never|refuse|error", "start": "never|refuse|error",
     # "create": a status or "lost" (made, but the connection is cut) or "unmade" (cut, not made),
+    # "answer": the ID of another image that createImage names instead,
     # "create_times": how often, "image": "killed|deleted|saving|queued|hashless" (the last one as a
     # snapshot inside of Ceph is: active, its hashes unknown), "task": "never",
     # "vanish": a stage, "metadata": a status}
     "faults": {},
     "volume_backed": False,
+    # Of its disk, and so of its snapshots: "raw", or "qcow2" as some of libvirt's are.
+    "format": "raw",
     "status": "ACTIVE",
     "task_state": None,
     "metadata": {},
@@ -292,7 +295,7 @@ class Server:
         self.run(lambda: self.take(glance, image))
         if fault == "lost":
             raise ConnectionAbortedError
-        return image
+        return self.faults.get("answer", image)
 
     def take(self, glance, image):
         """The compute manager's part: on a failure it deletes what it made."""
@@ -305,7 +308,7 @@ class Server:
             if fault != "queued":
                 self.task_state = "image_uploading"
                 self.pause("image_uploading")
-                glance.patch(image, [{"op": "add", "path": "/disk_format", "value": "raw"},
+                glance.patch(image, [{"op": "add", "path": "/disk_format", "value": self.format},
                                      {"op": "add", "path": "/container_format", "value": "bare"}])
                 glance.upload(image, self.bytes(fault))
                 if fault == "hashless":
