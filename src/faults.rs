@@ -132,6 +132,20 @@ pub const TABLE: &[Row] = &[
     row("standard output closed before the new image's ID is told", Fatal, "141; the ID is on standard error", "tests/glance_convert/cloud_refusals.rs::an_image_whose_id_nobody_hears_is_still_there").leaves("the whole image"),
     row("standard error closed", Downgraded, "nothing", "tests/glance_convert/cloud_refusals.rs::nobody_has_to_listen_to_standard_error"),
     row("report that cannot be written after a success", Fatal, "7, with the path; the ID has been told", "tests/glance_convert/cloud_refusals.rs::a_report_that_cannot_be_written_fails_the_run_and_the_image_stays").leaves("the whole image"),
+    row("`snapshot`: server in a state that forbids it, busy, or booted from a volume", Fatal, "3, with what to do instead", "tests/snapshot/refused.rs::servers_in_a_state_that_forbids_it_say_what_to_do"),
+    row("`snapshot`: name of several servers, of none, or another project's", Fatal, "3, with the IDs", "tests/snapshot/refused.rs::a_server_is_named_exactly_or_not_at_all"),
+    row("`snapshot`: image that ends as `killed` or `deleted`, or stays `queued`", Fatal, "3, with both IDs; the server as it was", "tests/snapshot/failing.rs::a_snapshot_that_comes_to_nothing_leaves_nothing"),
+    row("`snapshot`: image that stays `saving`", Fatal, "3, after `--timeout`; the server as it was", "tests/snapshot/failing.rs::a_snapshot_that_never_ends_is_given_up"),
+    row("`snapshot`: task of the server that never ends", Fatal, "3, after `--timeout`, with the command that starts the server", "tests/snapshot/failing.rs::a_task_that_never_ends_keeps_the_whole_image").leaves("the raw image, whole; the same command goes on"),
+    row("`snapshot`: Nova refuses to stop the server, or it does not stop", Fatal, "3; the server as it was, or the command that starts it", "tests/snapshot/failing.rs::a_server_that_does_not_stop_is_left_as_it_is"),
+    row("`snapshot`: Nova refuses to start the server, or it does not start", Fatal, "3, with the command that starts it", "tests/snapshot/failing.rs::a_server_that_does_not_start_is_said_and_the_next_run_goes_on").leaves("the raw image, whole; the same command goes on"),
+    row("`snapshot`: quota, policy or conflict at createImage", Fatal, "3 or 4, with Nova's words; the server as it was", "tests/snapshot/failing.rs::nova_refuses_the_snapshot"),
+    row("`snapshot`: lost answer to createImage", Retried, "nothing: the image is looked for by a property of its own", "tests/snapshot/whole.rs::a_lost_answer_is_looked_into"),
+    row("`snapshot`: server deleted meanwhile", Fatal, "3, which says so", "tests/snapshot/failing.rs::a_server_that_vanishes_is_said"),
+    row("`snapshot`: signal while Nova is at work", Fatal, "130 and so on; the server as it was", "tests/snapshot/resumed.rs::an_interrupt_in_any_step_leaves_the_server_as_it_was_and_nothing_half_made").leaves("nothing, or the raw image, whole"),
+    row("`snapshot`: SIGKILL while Nova is at work", Fatal, "137; the same command goes on", "tests/snapshot/resumed.rs::after_a_kill_in_any_step_the_same_command_ends_right").leaves("the server as it is, with a note; Nova's work"),
+    row("`snapshot`: signal or SIGKILL while it converts", Fatal, "130 and so on, 137; the same command goes on", "tests/snapshot/resumed.rs::a_signal_while_it_converts_keeps_the_raw_image_for_the_same_command").leaves("the raw image, whole; after SIGKILL an image with notes, too"),
+    row("`snapshot`: no hash of the raw image", Downgraded, "13: both images are there", "tests/snapshot/whole.rs::without_a_hash_the_raw_image_stays_unless_that_is_good_enough").leaves("both images"),
 ];
 
 /// The table in Markdown, as the README has it.

@@ -11,8 +11,9 @@ use secrecy::SecretString;
 use serde_json::Value;
 
 use super::answer::{self, Answer};
+use super::client::{Reuse, Tls};
 use super::config::Chosen;
-use super::http::{self, JSON_WAIT, Reuse, Tls};
+use super::http::{self, JSON_WAIT};
 use super::keystone::{self, Endpoint, Granted};
 use crate::error::{Error, Kind, Result, Stage};
 use crate::retry::{Attempts, Retry};

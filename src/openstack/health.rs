@@ -8,8 +8,9 @@ use reqwest::header::DATE;
 use serde_json::Value;
 
 use super::answer::one_line;
+use super::client::Reuse;
 use super::config::Env;
-use super::http::{JSON_WAIT, Reuse, within};
+use super::http::{JSON_WAIT, within};
 use super::{Cloud, config};
 use crate::error::Result;
 

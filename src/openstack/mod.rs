@@ -13,6 +13,7 @@
 mod answer;
 mod auth;
 mod body;
+mod client;
 mod compute;
 mod config;
 mod create;
@@ -73,7 +74,7 @@ struct Shared {
     endpoint: Url,
     label: String,
     project: Option<String>,
-    tls: http::Tls,
+    tls: client::Tls,
     /// How to get a new token; `None` where only a token was given.
     login: Option<auth::Login>,
     token: RwLock<Arc<Token>>,
@@ -82,7 +83,7 @@ struct Shared {
     /// One login at a time: whoever waits here takes the token that the holder fetched.
     renewing: tokio::sync::Mutex<()>,
     /// hyper's connections live and die with their runtime, so each runtime has a client of its own.
-    clients: Mutex<Vec<(tokio::runtime::Id, http::Way, reqwest::Client)>>,
+    clients: Mutex<Vec<(tokio::runtime::Id, client::Way, reqwest::Client)>>,
     /// Nova's address, looked at only when it is asked for.
     compute: auth::Lookup,
     /// Answers that said «too much to do», 429 and 503.
@@ -133,7 +134,7 @@ impl Cloud {
     }
 
     async fn connect_chosen(chosen: config::Chosen, stage: Stage, retry: Retry) -> Result<Self> {
-        let tls = http::Tls::load(&chosen.tls, stage)?;
+        let tls = client::Tls::load(&chosen.tls, stage)?;
         if let (Some(token), Some(endpoint)) = (&chosen.bare_token, &chosen.image_endpoint) {
             let endpoint = auth::endpoint_root(endpoint, stage)?;
             let compute = chosen.compute_endpoint.ok_or_else(no_catalogue);
@@ -170,7 +171,7 @@ impl Cloud {
     ) -> Result<Self> {
         let endpoint = auth::endpoint_root(image_endpoint, stage)?;
         let label = endpoint.host_str().unwrap_or("this cloud").to_owned();
-        let tls = http::Tls::load(tls, stage)?;
+        let tls = client::Tls::load(tls, stage)?;
         let (compute, token) = (Err(no_catalogue()), Token::bare(token));
         Ok(Self::assemble(endpoint, compute, label, None, tls, None, token, stage, Retry::default()))
     }
@@ -181,7 +182,7 @@ impl Cloud {
         compute: auth::Lookup,
         label: String,
         project: Option<String>,
-        tls: http::Tls,
+        tls: client::Tls,
         login: Option<auth::Login>,
         token: Token,
         stage: Stage,

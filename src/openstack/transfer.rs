@@ -11,7 +11,8 @@ use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE};
 use reqwest::{Response, StatusCode};
 
 use super::answer::{self, one_line};
-use super::http::{Reuse, once};
+use super::client::Reuse;
+use super::http::once;
 use super::record::Image;
 use super::{Body, Cloud};
 use crate::error::{Error, Kind, Result};

@@ -120,6 +120,20 @@ fn nova_refuses_the_snapshot() {
     }
 }
 
+/// A Nova that names somebody's image as the snapshot must not bring that image into danger.
+#[test]
+fn an_image_that_was_not_ordered_is_not_touched() {
+    let Some(lab) = lab() else { return };
+    let nova = Nova::new(&lab);
+    let mine = nova.rest.make("snapcow-test-not-ordered", b"precious", json!({}));
+    let server = nova.server("not-ordered", json!({"faults": {"answer": mine}}));
+    run(&mut server.snapshot(&["--stop"])).refuses(3, &[&mine, "does not bear the notes"]);
+    let left = nova.rest.show(&mine);
+    assert_eq!((&left["status"], &left["name"]), (&json!("active"), &json!("snapcow-test-not-ordered")));
+    nova.rest.delete(&mine);
+    server.wait_until("ACTIVE");
+}
+
 #[test]
 fn a_server_that_vanishes_is_said() {
     let Some(lab) = lab() else { return };

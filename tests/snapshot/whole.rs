@@ -90,6 +90,27 @@ fn names_are_exact_and_the_raw_image_may_stay() {
 }
 
 #[test]
+fn a_program_reads_every_step() {
+    let Some(lab) = lab() else { return };
+    let nova = Nova::new(&lab);
+    let server = nova.server("json", json!({}));
+    let ran = run(&mut server.snapshot(&["--stop", "--progress", "json", "-q"])).ok();
+    let lines: Vec<Value> = ran
+        .stderr
+        .lines()
+        .filter(|line| line.starts_with('{'))
+        .map(|line| serde_json::from_str(line).unwrap())
+        .filter(|line: &Value| line["schema"] == "snapcow/snapshot/1")
+        .collect();
+    let of = |event: &'static str| lines.iter().filter(move |line| line["event"] == event);
+    let steps: Vec<u64> = of("step").map(|line| line["step"].as_u64().unwrap()).collect();
+    assert_eq!(steps, [1, 2, 3, 4, 5]);
+    assert!(of("step").all(|line| line["steps"] == 5 && line["text"].is_string()));
+    assert!(of("wait").any(|line| line["state"] == "server SHUTOFF" && line["elapsed_seconds"].is_number()));
+    server.has_one_compact_image(&ran.image_id());
+}
+
+#[test]
 fn a_rehearsal_changes_nothing() {
     let Some(lab) = lab() else { return };
     let nova = Nova::new(&lab);
@@ -102,6 +123,24 @@ fn a_rehearsal_changes_nothing() {
     assert!(server.events().is_empty());
     server.runs();
     server.has_no_image();
+}
+
+/// Where Nova's disks are qcow2 files so are its snapshots: there is nothing to convert.
+#[test]
+fn a_snapshot_that_is_qcow2_already_is_the_image() {
+    let Some(lab) = lab() else { return };
+    let nova = Nova::new(&lab);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("disk.qcow2");
+    let mut command = std::process::Command::new("qemu-img");
+    command.args(["convert", "-f", "raw", "-O", "qcow2"]).arg(crate::stand_in::disk(&lab)).arg(&file);
+    assert!(command.status().expect("qemu-img, of Debian's qemu-utils").success());
+    let server = nova.server("qcow2", json!({"format": "qcow2", "disk": file}));
+    let ran = run(&mut server.snapshot(&["--stop", "--property", "os_distro=debian"])).ok();
+    assert!(ran.stderr.contains("are qcow2 already"), "{}", ran.stderr);
+    server.has_one_compact_image(&ran.image_id());
+    assert_eq!(server.images()[0]["os_distro"], "debian");
+    server.runs();
 }
 
 /// A snapshot inside of Ceph has no hash: nothing is deleted unproven, unless that is asked for.

@@ -38,11 +38,16 @@ FIELDS = {
     "hold": None,
     # What goes wrong: {"stop": "never|refuse|error", "start": "never|refuse|error",
     # "create": a status or "lost" (made, but the connection is cut) or "unmade" (cut, not made),
+    # "answer": the ID of another image that createImage names instead,
     # "create_times": how often, "image": "killed|deleted|saving|queued|hashless" (the last one as a
     # snapshot inside of Ceph is: active, its hashes unknown), "task": "never",
     # "vanish": a stage, "metadata": a status}
     "faults": {},
     "volume_backed": False,
+    # What it was made from.
+    "image": "70a599e0-31e7-49b7-b260-868f441e862b",
+    # Of its disk, and so of its snapshots: "raw", or "qcow2" as some of libvirt's are.
+    "format": "raw",
     "status": "ACTIVE",
     "task_state": None,
     "metadata": {},
@@ -178,7 +183,7 @@ class Server:
         return {
             "id": self.id, "name": self.name, "status": self.status, "tenant_id": self.project,
             "created": self.created, "metadata": self.metadata, "flavor": {"id": "1"},
-            "image": "" if self.volume_backed else {"id": "70a599e0-31e7-49b7-b260-868f441e862b"},
+            "image": "" if self.volume_backed else {"id": self.image},
             "OS-EXT-STS:task_state": self.task_state,
             "OS-EXT-STS:vm_state": VM_STATES.get(self.status, "error"),
             "OS-EXT-STS:power_state": POWER_STATES.get(self.status, 0),
@@ -284,7 +289,7 @@ class Server:
                 **{str(key): str(value) for key, value in wanted.get("metadata", {}).items()},
                 "name": wanted["name"], "visibility": "private", "min_disk": -(-size >> 30),
                 "instance_uuid": self.id, "user_id": user, "image_type": "snapshot",
-                "base_image_ref": "70a599e0-31e7-49b7-b260-868f441e862b"})
+                "base_image_ref": self.image})
         except Refused:
             self.task_state = None
             raise
@@ -292,7 +297,7 @@ class Server:
         self.run(lambda: self.take(glance, image))
         if fault == "lost":
             raise ConnectionAbortedError
-        return image
+        return self.faults.get("answer", image)
 
     def take(self, glance, image):
         """The compute manager's part: on a failure it deletes what it made."""
@@ -305,7 +310,7 @@ class Server:
             if fault != "queued":
                 self.task_state = "image_uploading"
                 self.pause("image_uploading")
-                glance.patch(image, [{"op": "add", "path": "/disk_format", "value": "raw"},
+                glance.patch(image, [{"op": "add", "path": "/disk_format", "value": self.format},
                                      {"op": "add", "path": "/container_format", "value": "bare"}])
                 glance.upload(image, self.bytes(fault))
                 if fault == "hashless":
@@ -510,6 +515,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             raise Refused(400, "Invalid filter: name") from None
         found = sorted((server for server in self.cloud.of(project) if name.search(server.name)),
                        key=lambda server: server.id)
+        if "image" in query:
+            found = [server for server in found
+                     if server.image == query["image"] and not server.volume_backed]
         marker = query.get("marker")
         if marker:
             found = [server for server in found if server.id > marker]

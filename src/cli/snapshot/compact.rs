@@ -12,6 +12,9 @@ use super::{Job, ORDER, SNAPSHOT_OF, TARGET, UNFINISHED};
 impl Job<'_> {
     /// Converts, verifies, and deletes the raw image unless it is to be kept.
     pub fn compact(&mut self, raw: &Image) -> Result<()> {
+        if raw.disk_format.as_deref().is_some_and(|format| format != "raw") {
+            return self.take_as_it_is(raw);
+        }
         let last = if self.options.keep_raw { "" } else { ", delete the raw one" };
         self.step(5, &format!("convert {} to `{}`, verify it{last}", raw.label(), self.name));
         self.clear_the_way()?;
@@ -46,6 +49,30 @@ impl Job<'_> {
                 Err(error)
             }
         }
+    }
+
+    /// Where Nova keeps its disks as qcow2 files it may upload one: what was to be made of the raw image is there.
+    fn take_as_it_is(&mut self, image: &Image) -> Result<()> {
+        let format = image.disk_format.as_deref().unwrap_or_default();
+        self.step(
+            5,
+            &format!("convert {}: not needed, this cloud's snapshots are {format} already", image.label()),
+        );
+        let wanted = &self.options.image;
+        let changes = ImageChanges {
+            visibility: Some(wanted.visibility.clone()),
+            set_properties: wanted.properties.iter().cloned().collect(),
+            tags: (!wanted.tags.is_empty()).then(|| wanted.tags.clone()),
+            min_disk: wanted.min_disk,
+            min_ram: wanted.min_ram,
+            remove_properties: [TARGET, SNAPSHOT_OF, ORDER].map(str::to_owned).to_vec(),
+            ..ImageChanges::name(self.name.as_str())
+        };
+        let changed = self
+            .clouds
+            .wait(Stage::Sink, self.cloud.for_stage(Stage::Sink).update_image(&image.id, &changes));
+        changed.inspect_err(|_| self.tell_of_raw(&image.id))?;
+        convert::say(&image.id)
     }
 
     /// A new image that an earlier run left under the name is converted anew, unless a state file knows more of it.

@@ -92,11 +92,12 @@ impl Job<'_> {
 
     /// After a failure: an image that is whole is kept for the next run, any other one is deleted; both is said.
     fn abandon(&self, id: &str) {
-        let (cloud, image) = (self.cloud.clone(), id.to_owned());
+        let (cloud, image, server) = (self.cloud.clone(), id.to_owned(), self.server.id.clone());
         let settled = undisturbed().wait(Stage::Cloud, async {
             let work = async {
                 let found = cloud.find_images(&image).await?.into_iter().find(|found| found.id == image);
                 match found {
+                    Some(found) if !is_of(&found, &server) => Ok(None),
                     Some(found) if found.status == "active" => Ok(Some(true)),
                     Some(_) => cloud.delete(&image).await.map(|_| Some(false)),
                     None => Ok(None),
@@ -137,6 +138,13 @@ async fn made(
     loop {
         let server = compute.show(server_id).await?;
         let image = cloud.find_images(image_id).await?.into_iter().find(|image| image.id == image_id);
+        if image.as_ref().is_some_and(|image| !is_of(image, server_id)) {
+            let what =
+                format!("Nova names image {image_id}, which does not bear the notes that were ordered");
+            return Err(
+                Error::new(Stage::Cloud, Kind::Source, what).advise("see what it is; nothing is done to it")
+            );
+        }
         watch.note(state(server.as_ref(), image.as_ref()));
         let status = image.as_ref().map_or("deleted".to_owned(), |image| image.status.clone());
         let is_idle = server.as_ref().is_none_or(|server| server.task_state.is_none());
@@ -165,6 +173,11 @@ async fn made(
         }
         watch.pause().await;
     }
+}
+
+/// Whether the image is a snapshot that was ordered here: what Nova says is not enough to delete anything.
+fn is_of(image: &Image, server_id: &str) -> bool {
+    image.properties.get(SNAPSHOT_OF).is_some_and(|own| own == server_id)
 }
 
 fn state(server: Option<&Server>, image: Option<&Image>) -> String {
