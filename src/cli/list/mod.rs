@@ -3,20 +3,29 @@
 //! `--json` prints one object, `schema` is `snapcow/list/1`; sizes are bytes, times are Glance's own, `compact_bytes` is
 //! the interval in which the length of a compact image lies, or null with `compact_unknown` saying why.
 
+mod reclaim;
 mod rows;
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use clap::Parser;
 use snapcow::convert::Cancel;
 use snapcow::error::{Result, Stage};
 use snapcow::openstack::{Cloud, Image, ImageFilter};
+use snapcow::plan::estimate::Interval;
 use snapcow::units::{Human, parse_size};
 
 use super::args::CloudArgs;
 use super::glance::Clouds;
 use super::{convert, table, tell, terminal};
+use reclaim::Compact;
 
 /// More images than this are not listed: nobody reads so many.
 const MOST_IMAGES: usize = 10_000;
+/// Images of which nothing can be told are named up to this number.
+const MOST_NAMED: usize = 3;
 
 #[derive(Clone, Debug, Parser)]
 pub struct ListArgs {
@@ -26,6 +35,9 @@ pub struct ListArgs {
     /// Only images whose data are larger than SIZE
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub larger_than: Option<u64>,
+    /// Estimate what compacting would save: reads some 48 MiB of each raw image, where its store serves ranges
+    #[arg(long)]
+    pub reclaimable: bool,
     /// Also public and community images of other projects
     #[arg(long)]
     pub all: bool,
@@ -41,6 +53,15 @@ pub struct Listing {
     pub image: Image,
     /// Whether it belongs to this project; an image of another is shared with it, or for all.
     pub is_own: bool,
+    /// What a compact image would take; `None` where nobody has asked, or it is none that could be compacted.
+    pub compact: Option<Compact>,
+}
+
+impl Listing {
+    /// What compacting would save, in bytes.
+    pub fn saves(&self) -> Option<Interval> {
+        self.compact.as_ref()?.saves(self.image.size?)
+    }
 }
 
 /// Runs the command.
@@ -48,15 +69,20 @@ pub fn run(options: &ListArgs, quiet: bool, cancel: &Cancel) -> Result<()> {
     let mut clouds = Clouds::new(options.cloud.clone(), cancel.clone());
     let cloud = clouds.cloud(None, Stage::Cloud)?;
     let (mut listings, complete) = look(options, &cloud, &clouds)?;
-    listings.sort_by(|a, b| {
-        (b.image.size, &a.image.name, &a.image.id).cmp(&(a.image.size, &b.image.name, &b.image.id))
-    });
+    if options.reclaimable {
+        estimate(&mut listings, quiet, &mut clouds, cancel)?;
+    }
+    let order = |listing: &Listing| {
+        let saves = listing.saves().map(|saves| saves.likely);
+        (Reverse((saves, listing.image.size)), listing.image.name.clone(), listing.image.id.clone())
+    };
+    listings.sort_by_cached_key(order);
     if options.json {
         let json = rows::to_json(&listings, &cloud, complete);
         return convert::say(&terminal::escape_json(&format!("{json:#}")));
     }
     if !listings.is_empty() {
-        convert::say(&rows::table(&listings, now()).render(table::width()))?;
+        convert::say(&rows::table(&listings, options.reclaimable, SystemTime::now()).render(table::width()))?;
     }
     if !quiet {
         tell(format_args!("snapcow: {}", summary(&listings, complete)));
@@ -94,7 +120,7 @@ fn look(options: &ListArgs, cloud: &Cloud, clouds: &Clouds) -> Result<(Vec<Listi
         complete &= listed.complete;
         for image in listed.images {
             let is_own = own.is_none() || image.owner.as_deref() == own;
-            listings.push(Listing { image, is_own });
+            listings.push(Listing { image, is_own, compact: None });
         }
     }
     // An image may fit more than one of them.
@@ -103,8 +129,29 @@ fn look(options: &ListArgs, cloud: &Cloud, clouds: &Clouds) -> Result<(Vec<Listi
     Ok((listings, complete))
 }
 
-fn now() -> std::time::SystemTime {
-    std::time::SystemTime::now()
+/// Looks into each raw image, and says of which nothing can be told.
+fn estimate(listings: &mut [Listing], quiet: bool, clouds: &mut Clouds, cancel: &Cancel) -> Result<()> {
+    let raw = listings.iter().filter(|listing| rows::is_raw(&listing.image)).count();
+    if !quiet && raw > 0 {
+        let bytes = Human(reclaim::LOOK_BYTES);
+        tell(format_args!(
+            "snapcow: looking at up to {bytes} of each of {raw} raw images; some seconds each"
+        ));
+    }
+    let mut unknown: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for listing in listings {
+        listing.compact = reclaim::look(&listing.image, clouds, cancel)?;
+        if let Some(Compact::Unknown(why)) = &listing.compact {
+            unknown.entry(why.clone()).or_default().push(listing.image.label());
+        }
+    }
+    for (why, images) in unknown.into_iter().filter(|_| !quiet) {
+        let more = images.len().saturating_sub(MOST_NAMED);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let named = images.iter().take(MOST_NAMED).cloned().collect::<Vec<_>>().join(", ");
+        tell(format_args!("snapcow: unknown for {named}{more}: {why}"));
+    }
+    Ok(())
 }
 
 fn summary(listings: &[Listing], complete: bool) -> String {
@@ -122,6 +169,15 @@ fn summary(listings: &[Listing], complete: bool) -> String {
     let (raw, raw_bytes) = total(&mut listings.iter().filter(|listing| rows::is_raw(&listing.image)));
     if raw > 0 {
         text.push_str(&format!("; {raw} raw, {}", Human(raw_bytes)));
+    }
+    let savings: Vec<Interval> = listings.iter().filter_map(Listing::saves).collect();
+    if !savings.is_empty() {
+        let sum = |part: fn(&Interval) -> u64| savings.iter().map(part).fold(0, u64::saturating_add);
+        let all = Interval { low: sum(|i| i.low), likely: sum(|i| i.likely), high: sum(|i| i.high) };
+        text.push_str(&format!(
+            "; compacting saves about {} (convert, then delete the raw one)",
+            rows::interval(all)
+        ));
     }
     if !complete {
         text.push_str("; there are more, which are not shown: use --raw or --larger-than");

@@ -5,10 +5,12 @@ use std::time::{Duration, SystemTime};
 use chrono::DateTime;
 use serde_json::{Value, json};
 use snapcow::openstack::{Cloud, Image};
+use snapcow::plan::estimate::Interval;
 use snapcow::units::Human;
 
 use super::super::table::{Column, Narrow, Table};
 use super::Listing;
+use super::reclaim::Compact;
 
 const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
@@ -21,24 +23,31 @@ const COLUMNS: [Column; 7] = [
     Column { title: "NAME", right: false, narrow: Narrow::IsCut },
     Column { title: "ID", right: false, narrow: Narrow::Begins(8) },
     Column { title: "SIZE", right: true, narrow: Narrow::Stays },
-    Column { title: "VIRTUAL", right: true, narrow: Narrow::Goes(1) },
+    Column { title: "VIRTUAL", right: true, narrow: Narrow::Goes(0) },
     Column { title: "FORMAT", right: false, narrow: Narrow::Goes(3) },
-    Column { title: "AGE", right: true, narrow: Narrow::Goes(0) },
+    Column { title: "AGE", right: true, narrow: Narrow::Goes(1) },
     Column { title: "STATE", right: false, narrow: Narrow::Goes(2) },
 ];
+
+/// Stands behind the size where it was asked for.
+const SAVES: Column = Column { title: "SAVES", right: true, narrow: Narrow::Stays };
 
 /// Whether compacting may be worth a thought.
 pub fn is_raw(image: &Image) -> bool {
     image.disk_format.as_deref() == Some("raw")
 }
 
-/// The table of all images.
-pub fn table(listings: &[Listing], now: SystemTime) -> Table {
-    let mut table = Table::new(&COLUMNS);
+/// The table of all images; `with_savings`: what compacting would save stands behind the size.
+pub fn table(listings: &[Listing], with_savings: bool, now: SystemTime) -> Table {
+    let mut columns = COLUMNS.to_vec();
+    if with_savings {
+        columns.insert(3, SAVES);
+    }
+    let mut table = Table::new(&columns);
     let unknown = || "-".to_owned();
     for listing in listings {
         let image = &listing.image;
-        table.row([
+        let mut row = vec![
             image.name.clone().unwrap_or_else(unknown),
             image.id.clone(),
             image.size.map_or_else(unknown, |bytes| Human(bytes).to_string()),
@@ -46,9 +55,33 @@ pub fn table(listings: &[Listing], now: SystemTime) -> Table {
             image.disk_format.clone().unwrap_or_else(unknown),
             image.created_at.as_deref().and_then(|text| age(text, now)).unwrap_or_else(unknown),
             state(listing),
-        ]);
+        ];
+        if with_savings {
+            row.insert(3, savings(listing));
+        }
+        table.row(row);
     }
     table
+}
+
+fn savings(listing: &Listing) -> String {
+    match (&listing.compact, listing.saves()) {
+        (_, Some(saves)) => interval(saves),
+        (Some(_), None) => "unknown".into(),
+        (None, None) => "-".into(),
+    }
+}
+
+/// An interval of bytes, with the unit once where both ends have the same.
+pub fn interval(bytes: Interval) -> String {
+    let (low, high) = (Human(bytes.low).to_string(), Human(bytes.high).to_string());
+    if low == high {
+        return low;
+    }
+    match (low.split_once(' '), high.split_once(' ')) {
+        (Some((number, unit)), Some((_, other))) if unit == other => format!("{number}–{high}"),
+        _ => format!("{low}–{high}"),
+    }
 }
 
 /// What is unusual about an image comes first: its status, then whose it is, then who sees it.
@@ -106,6 +139,14 @@ pub fn to_json(listings: &[Listing], cloud: &Cloud, complete: bool) -> Value {
                 "min_disk_gib": image.min_disk,
                 "created_at": image.created_at,
                 "updated_at": image.updated_at,
+                "compact_bytes": match &listing.compact {
+                    Some(Compact::Takes(takes)) => json!({"low": takes.low, "likely": takes.likely, "high": takes.high}),
+                    _ => Value::Null,
+                },
+                "compact_unknown": match &listing.compact {
+                    Some(Compact::Unknown(why)) => Some(why),
+                    _ => None,
+                },
             })
         })
         .collect();
@@ -143,6 +184,14 @@ mod tests {
     }
 
     #[test]
+    fn an_interval_names_its_unit_once() {
+        let shown = |low, high| interval(Interval { low, likely: low, high });
+        assert_eq!(shown(1 << 30, 3 << 29), "1–1.5 GiB");
+        assert_eq!(shown(1000 << 20, 1 << 30), "1000 MiB–1 GiB");
+        assert_eq!(shown(5, 5), "5 B");
+    }
+
+    #[test]
     fn a_table_of_real_looking_images_fits_80_columns() {
         let image = Image {
             id: "0bb22bac-9ff5-4a02-8f87-ff2fd1b1a9fd".into(),
@@ -155,8 +204,10 @@ mod tests {
             created_at: Some("2026-01-01T00:00:00Z".into()),
             ..Image::default()
         };
-        let text = table(&[Listing { image, is_own: true }], SystemTime::now()).render(Some(80));
-        for word in ["snapshot of", "0bb22bac", "1023 GiB", "raw", "private", "AGE", "VIRTUAL"] {
+        let takes = Interval { low: 190 << 30, likely: 195 << 30, high: 200 << 30 };
+        let listing = Listing { image, is_own: true, compact: Some(Compact::Takes(takes)) };
+        let text = table(&[listing], true, SystemTime::now()).render(Some(80));
+        for word in ["snapshot of", "0bb22bac", "1023 GiB", "raw", "private", "823–833 GiB"] {
             assert!(text.contains(word), "{word}: {text}");
         }
         assert!(text.lines().all(|line| unicode_width::UnicodeWidthStr::width(line) <= 80), "{text}");
