@@ -57,12 +57,15 @@ pub fn run(options: &ShareArgs, quiet: bool, cancel: &Cancel) -> Result<()> {
         return Ok(());
     }
     let mut projects = sharing.projects(&options.with)?;
-    let members = sharing.members()?;
+    let mut members = sharing.members()?;
     let friend = match &options.accept_as {
         Some(name) => Some(sharing.friend(name, &mut projects, &members)?),
         None => None,
     };
     let made_shared = sharing.make_shared()?;
+    if made_shared {
+        members = sharing.members_of_before(&projects)?;
+    }
     let mut rows = sharing.add(&projects, &members, made_shared)?;
     if let Some((name, friend)) = friend {
         sharing.accept(&name, &friend, &mut rows)?;
@@ -187,6 +190,19 @@ impl Sharing {
             self.image.label()
         ));
         Ok(true)
+    }
+
+    /// Glance keeps the members of an image that was made private, and they come back with its visibility.
+    fn members_of_before(&self, projects: &[Project]) -> Result<Vec<Member>> {
+        let call = self.cloud.members(&self.image.id);
+        let members = self.clouds.wait(Stage::Cloud, call).map_err(|error| self.made_private_again(error))?;
+        for member in members.iter().filter(|member| projects.iter().all(|one| one.id != member.project)) {
+            self.say(format_args!(
+                "note: project `{}` is a member since before, and can use it again; snapcow unshare takes it back",
+                member.project
+            ));
+        }
+        Ok(members)
     }
 
     /// Adds those that are no members yet. Where not even the first could be added, the visibility is as before.

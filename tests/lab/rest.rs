@@ -12,7 +12,7 @@ use super::Lab;
 /// Tries for one call: the lab's sqlite answers 500 with «database is locked» now and then.
 const TRIES: u32 = 8;
 
-/// A login of the user `lab-a`.
+/// A login of a user of the lab.
 pub struct Rest {
     runtime: tokio::runtime::Runtime,
     client: reqwest::Client,
@@ -21,11 +21,22 @@ pub struct Rest {
 }
 
 impl Rest {
+    /// Glance, as `lab-a`.
     pub fn new(lab: &Lab) -> Self {
+        Self::of(lab, "lab-a", format!("{}/v2", lab.text("/variants/noranges/url")))
+    }
+
+    /// Keystone, as the administrator.
+    pub fn identity(lab: &Lab) -> Self {
+        Self::of(lab, "admin", lab.text("/keystone"))
+    }
+
+    /// Any service, as any user; the project has the user's name.
+    pub fn of(lab: &Lab, user: &str, base: String) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().unwrap();
-        let token = runtime.block_on(token(&client, lab));
-        Self { runtime, client, base: format!("{}/v2", lab.text("/variants/noranges/url")), token }
+        let token = runtime.block_on(token(&client, lab, user));
+        Self { runtime, client, base, token }
     }
 
     /// Status and JSON of an answer.
@@ -123,12 +134,13 @@ impl Rest {
     }
 }
 
-async fn token(client: &reqwest::Client, lab: &Lab) -> String {
+async fn token(client: &reqwest::Client, lab: &Lab, name: &str) -> String {
     let domain = json!({"id": "default"});
-    let user = json!({"name": "lab-a", "password": lab.text("/users/lab-a/password"), "domain": domain});
+    let password = lab.text(&format!("/users/{name}/password"));
+    let user = json!({"name": name, "password": password, "domain": domain});
     let body = json!({"auth": {
         "identity": {"methods": ["password"], "password": {"user": user}},
-        "scope": {"project": {"name": "lab-a", "domain": domain}}
+        "scope": {"project": {"name": name, "domain": domain}}
     }});
     let url = format!("{}/auth/tokens", lab.text("/keystone"));
     for attempt in 0..TRIES {

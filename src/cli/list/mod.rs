@@ -29,6 +29,9 @@ const MOST_NAMED: usize = 3;
 
 #[derive(Clone, Debug, Parser)]
 pub struct ListArgs {
+    /// Only images whose name has this text in it, or whose ID begins with it
+    #[arg(value_name = "TEXT")]
+    pub text: Option<String>,
     /// Only raw images
     #[arg(long)]
     pub raw: bool,
@@ -69,6 +72,9 @@ pub fn run(options: &ListArgs, quiet: bool, cancel: &Cancel) -> Result<()> {
     let mut clouds = Clouds::new(options.cloud.clone(), cancel.clone());
     let cloud = clouds.cloud(None, Stage::Cloud)?;
     let (mut listings, complete) = look(options, &cloud, &clouds)?;
+    if let Some(text) = &options.text {
+        listings.retain(|listing| fits(&listing.image, &text.to_lowercase()));
+    }
     if options.reclaimable {
         estimate(&mut listings, quiet, &mut clouds, cancel)?;
     }
@@ -127,6 +133,11 @@ fn look(options: &ListArgs, cloud: &Cloud, clouds: &Clouds) -> Result<(Vec<Listi
     listings.sort_by(|a, b| a.image.id.cmp(&b.image.id));
     listings.dedup_by(|a, b| a.image.id == b.image.id);
     Ok((listings, complete))
+}
+
+fn fits(image: &Image, text: &str) -> bool {
+    let name = image.name.as_deref().unwrap_or_default().to_lowercase();
+    name.contains(text) || image.id.starts_with(text)
 }
 
 /// Looks into each raw image, and says of which nothing can be told.
