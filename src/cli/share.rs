@@ -62,6 +62,7 @@ pub fn run(options: &ShareArgs, quiet: bool, cancel: &Cancel) -> Result<()> {
         Some(name) => Some(sharing.friend(name, &mut projects, &members)?),
         None => None,
     };
+    sharing.warn_of_unknown(&projects, &members);
     let made_shared = sharing.make_shared()?;
     if made_shared {
         members = sharing.members_of_before(&projects)?;
@@ -128,17 +129,22 @@ impl Sharing {
                 let what = format!("project {} owns image {}", project.label(), self.image.label());
                 return Err(Error::new(Stage::Cloud, Kind::Usage, what).advise("name another project"));
             }
-            if !project.confirmed {
-                self.say(format_args!(
-                    "note: this login may not look whether there is a project {}; Glance does not either",
-                    project.label()
-                ));
-            }
             if projects.iter().all(|known| known.id != project.id) {
                 projects.push(project);
             }
         }
         Ok(projects)
+    }
+
+    /// A slip in an ID would go unnoticed.
+    fn warn_of_unknown(&self, projects: &[Project], members: &[Member]) {
+        let is_member = |project: &&Project| members.iter().any(|member| member.project == project.id);
+        for project in projects.iter().filter(|project| !project.confirmed && !is_member(project)) {
+            self.say(format_args!(
+                "note: whether there is a project {} cannot be looked up by this login, and Glance does not look",
+                project.label()
+            ));
+        }
     }
 
     /// An image of another visibility has none that count.
@@ -165,7 +171,9 @@ impl Sharing {
                 .advise("give one of another project to --accept-as"));
         }
         let is_known = |id: &str| members.iter().any(|member| member.project == id);
-        if projects.iter().all(|project| project.id != id) {
+        if let Some(project) = projects.iter_mut().find(|project| project.id == id) {
+            project.confirmed = true;
+        } else {
             if !projects.is_empty() && !is_known(&id) {
                 let what =
                     format!("cloud `{name}` is a login of project {id}, which is not among those of --with");

@@ -146,7 +146,7 @@ fn estimate(listings: &mut [Listing], quiet: bool, clouds: &mut Clouds, cancel: 
     if !quiet && raw > 0 {
         let bytes = Human(reclaim::LOOK_BYTES);
         tell(format_args!(
-            "snapcow: looking at up to {bytes} of each of {raw} raw images; some seconds each"
+            "snapcow: looking at up to {bytes} of each raw image, which takes some seconds: {raw} in all"
         ));
     }
     let mut unknown: BTreeMap<String, Vec<String>> = BTreeMap::new();
