@@ -235,13 +235,24 @@ impl Sharing {
                         Err(error) if made_shared && rows.is_empty() => {
                             return Err(self.made_private_again(error));
                         }
-                        Err(error) => return Err(error),
+                        Err(error) => {
+                            self.say_how_far(&rows);
+                            return Err(error);
+                        }
                     }
                 }
             };
             rows.push((member, project.name.clone()));
         }
         Ok(rows)
+    }
+
+    /// What stays after a failure, or a signal.
+    fn say_how_far(&self, rows: &[(Member, Option<String>)]) {
+        if !rows.is_empty() {
+            let ids: Vec<&str> = rows.iter().map(|(member, _)| member.project.as_str()).collect();
+            self.say(format_args!("image {} is shared with {}", self.image.label(), ids.join(", ")));
+        }
     }
 
     fn say_of_known(&self, member: &Member, project: &Project) {

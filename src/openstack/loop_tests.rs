@@ -7,6 +7,9 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 
+#[path = "sharing_tests.rs"]
+mod sharing;
+
 /// A server that answers every request by `script(number, head, body)`; an empty answer is a reset.
 struct Script {
     url: String,
