@@ -11,6 +11,8 @@ use super::terminal::commands;
 
 /// What stands between two columns.
 const GAP: &str = "  ";
+/// What a terminal has that does not tell its width.
+const UNTOLD: usize = 80;
 /// A column that may be cut is not cut below this while anything else can give way.
 const READABLE: usize = 16;
 /// Below this nothing is shown of it.
@@ -52,7 +54,7 @@ pub fn width() -> Option<usize> {
         .filter(|&columns| columns > 0);
     said.or_else(|| {
         let size = tcgetwinsize(std::io::stdout()).ok()?;
-        Some(usize::from(size.ws_col)).filter(|&columns| columns > 0)
+        Some(if size.ws_col > 0 { usize::from(size.ws_col) } else { UNTOLD })
     })
 }
 
