@@ -1,7 +1,8 @@
 //! Every way in which a run can be disturbed, as one list: what becomes of the run, what its user sees, what is left
 //! behind, and the test that produces it. The README's table is made from it, and a test holds both together.
 //!
-//! «Nothing» left behind means: no new image, no file, no temporary file; the source is never touched at all.
+//! «Nothing» left behind means: no new image, no file, no temporary file; the source is never touched at all, unless
+//! it was to be deleted in the end.
 
 /// What a fault does to a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +96,12 @@ pub const TABLE: &[Row] = &[
     row("target without a hash", Downgraded, "the summary: not verified, and why", "tests/faults/changed.rs::a_target_without_a_hash_is_said_to_be_unverified"),
     row("properties that nobody may set (403)", Downgraded, "a note that names them", "tests/faults/cleanup.rs::properties_that_nobody_may_set_are_dropped_and_named"),
     row("the new image cannot be deleted after a failure", Fatal, "the first failure's code, with the command that deletes it", "tests/faults/cleanup.rs::an_image_that_cannot_be_deleted_is_named").leaves("the image, named"),
+    row("`--delete-source`: the service does not delete the source (409: in use, clones; 403; 5xx)", Fatal, "13, with both IDs and Glance's own text", "tests/delete_source.rs::what_the_cloud_does_not_delete_stays_and_so_does_the_copy").leaves("both images"),
+    row("`--delete-source`: the source was changed meanwhile, or the proof is not whole", Fatal, "13, with both IDs and the reason", "tests/delete_source.rs::a_source_that_was_changed_meanwhile_is_kept").leaves("both images"),
+    row("`--delete-source`: a signal between proof and deletion", Fatal, "130, 143, 129, 131, with both IDs", "tests/delete_source.rs::a_signal_between_proof_and_deletion_leaves_both_and_names_them").leaves("both images"),
+    row("`replace`: SIGKILL in any step", Fatal, "137; the same command goes on, and makes nothing again that is proven", "tests/replace/ended.rs::killed_in_any_step_the_same_command_comes_to_its_end").leaves("the old image, or the new one, proven and protected"),
+    row("`replace`: two of them at once", Fatal, "6 for the one whose half-made image the other has cleared away", "tests/replace/ended.rs::two_replacements_at_once_lose_nothing").leaves("what the other makes"),
+    row("`upload`: the file changes while it is sent", Fatal, "8, with the path", "tests/upload.rs::a_signal_or_a_file_that_changes_leaves_no_image"),
     row("401 half way, token expired between the passes", Retried, "nothing: one new login for all", "tests/faults/wire.rs::a_token_that_expires_between_the_passes_or_on_the_way_is_renewed"),
     row("401 that stays, 403, 404 of an image deleted meanwhile, 410", Fatal, "4, 3 or 6, with Glance's own text", "tests/faults/wire.rs::answers_that_stand_end_the_run_at_once"),
     row("429, 500, 502, 503, 504", Retried, "a line with `-v`; 5 if it stays", "tests/faults/ranges.rs::first_answers_of_a_busy_service_are_tried_again"),

@@ -76,7 +76,7 @@ pub fn upload(upload: &Upload<'_>, clouds: &mut Clouds) -> Result<()> {
     let progress =
         Progress::start(upload.options.how.progress, upload.quiet, Arc::clone(&counters), Some(len));
     let delivered = sink.deliver(len, &mut |to| send(upload, len, &counters, to));
-    drop(progress);
+    progress.end(delivered.is_ok());
     let delivered = delivered.map_err(|error| take_back(&mut sink, error, upload.cancel))?;
     convert::say(&new.id).inspect_err(|_| tell(format_args!("snapcow: the new image is {}", new.id)))?;
     if !upload.quiet {
