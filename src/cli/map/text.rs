@@ -47,6 +47,7 @@ pub fn summary(tally: &Tally, disk: &Disk, look: Look) -> String {
         (Kind::Compressed, "compressed data"),
         (Kind::Data, "data"),
         (Kind::Zero, "zeros"),
+        (Kind::Preallocated, "place for data"),
         (Kind::Unallocated, "nothing stored"),
     ] {
         let sum = tally.sum(kind);
