@@ -40,7 +40,7 @@ impl Look {
 
 /// Picture and sums.
 pub fn summary(tally: &Tally, disk: &Disk, look: Look) -> String {
-    let mut text = format!("{}\n\n", Plain(headline(tally, disk)));
+    let mut text = format!("{}\n\n", Plain(headline(tally, disk).replace('\n', " ")));
     picture(&mut text, tally, look);
     text.push('\n');
     for (kind, words) in [
@@ -64,7 +64,7 @@ pub fn summary(tally: &Tally, disk: &Disk, look: Look) -> String {
     }
     let _ = writeln!(text, "{:<16} {:>10}", "extents", tally.extents());
     for line in partitions(disk) {
-        let _ = writeln!(text, "{}", Plain(line));
+        let _ = writeln!(text, "{}", Plain(line.replace('\n', " ")));
     }
     if disk.is_unseen() {
         text.push_str("nobody knows its holes: --scan reads it and finds its zeros\n");
