@@ -22,7 +22,8 @@ fuzz_target!(|case: Case| match case {
         let mut holes = read(&good).expect("our own map");
         holes.fit(end).expect("it ends where it says");
         let zeros = parts.iter().filter(|(_, is_zero)| *is_zero);
-        assert_eq!(holes.zero_bytes(), zeros.map(|(sectors, _)| u64::from(*sectors) * 512).sum());
+        let meant: u64 = zeros.map(|(sectors, _)| u64::from(*sectors) * 512).sum();
+        assert_eq!(holes.zero_bytes(), meant);
         for (at, byte) in changes {
             let at = usize::from(at) % good.len();
             good[at] = byte;

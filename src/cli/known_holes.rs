@@ -32,7 +32,10 @@ pub fn apply(options: &ConvertArgs, mut opened: Opened) -> Result<(Opened, Optio
             refuse(what).advise(HOW)
         })?;
     }
-    let known = format!("the map calls {} of the disk zero", Human(holes.zero_bytes()));
+    let known = match facts.len {
+        Some(_) => format!("the map calls {} of the disk zero", Human(holes.zero_bytes())),
+        None => "the map calls parts of the disk zero".into(),
+    };
     let note = match (facts.access, &opened.digest) {
         (Access::Random, Ok(digest)) => {
             let hash = digest.algorithm.name();
@@ -61,8 +64,8 @@ pub fn blame(options: &ConvertArgs, error: Error) -> Error {
     match &options.how.map {
         Some(path) if error.kind() == Kind::SourceChanged => {
             let maybe = format!("the map `{}` may be of another disk: leave --map out", path.display());
-            let before = error.advice().map(|advice| format!("{advice}; ")).unwrap_or_default();
-            error.advise(format!("{before}{maybe}"))
+            let else_ = error.advice().map(|advice| format!("; if that does not help: {advice}"));
+            error.advise(maybe + &else_.unwrap_or_default())
         }
         _ => error,
     }

@@ -5,8 +5,10 @@
 
 mod scan;
 
+use std::os::unix::fs::MetadataExt;
+
 use crate::error::Result;
-use crate::read::{GuestImage, Storage, Walk};
+use crate::read::{GuestImage, Storage, Stretch, Walk};
 use crate::source::{FileSource, Source};
 use crate::units::SECTOR_BYTES;
 
@@ -23,6 +25,8 @@ pub enum Kind {
     Data,
     /// Stored compressed.
     Compressed,
+    /// It has a place in the file, where the file itself has a hole: zeros, as of yet.
+    Preallocated,
 }
 
 /// A stretch of a disk that is all alike.
@@ -60,20 +64,77 @@ impl Extent {
 
 /// The extents of a qcow2 image.
 ///
-/// Differs from `qemu-img map` where a file that has holes below its clusters was made with preallocated
-/// metadata: `qemu-img` asks the file system as well, and calls such data zero.
-pub fn of_qcow2(guest: &GuestImage) -> impl Iterator<Item = Result<Extent>> {
-    let walk: Walk<'_> = guest.walk();
-    walk.map(|stretch| {
-        let stretch = stretch?;
-        let (kind, offset, stored) = match stretch.storage {
-            Storage::Unallocated => (Kind::Unallocated, None, 0),
-            Storage::Zero(host) => (Kind::Zero, host, 0),
-            Storage::Plain(host) => (Kind::Data, Some(host), stretch.len),
-            Storage::Compressed(stored) => (Kind::Compressed, None, stored),
+/// `file` is the file that it lies in, if it is one: where metadata were preallocated QEMU asks its file system, too,
+/// whether there is anything below them.
+pub fn of_qcow2<'a>(
+    guest: &'a GuestImage,
+    file: Option<&'a FileSource>,
+) -> impl Iterator<Item = Result<Extent>> + 'a {
+    let file = file.filter(|file| is_preallocated(guest, file));
+    Qcow2Extents { walk: guest.walk(), file, rest: None }
+}
+
+struct Qcow2Extents<'a> {
+    walk: Walk<'a>,
+    file: Option<&'a FileSource>,
+    /// What is left of an extent of data below which there may be holes.
+    rest: Option<Extent>,
+}
+
+impl Iterator for Qcow2Extents<'_> {
+    type Item = Result<Extent>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let extent = match self.rest.take().map(Ok).or_else(|| Some(self.walk.next()?.map(of_stretch)))? {
+            Ok(extent) => extent,
+            Err(error) => return Some(Err(error)),
         };
-        Ok(Extent { start: stretch.start, len: stretch.len, kind, offset, stored })
-    })
+        match (self.file, extent.kind, extent.offset) {
+            (Some(file), Kind::Data, Some(offset)) => Some(self.cut(file, extent, offset)),
+            _ => Some(Ok(extent)),
+        }
+    }
+}
+
+impl Qcow2Extents<'_> {
+    /// The first part of an extent of data that is all a hole of the file, or none.
+    fn cut(&mut self, file: &FileSource, extent: Extent, offset: u64) -> Result<Extent> {
+        let end = offset.saturating_add(extent.len);
+        let (until, kind) = match file.next_data(offset)? {
+            Some(data) if data.start <= offset => (data.end, Kind::Data),
+            Some(data) => (data.start, Kind::Preallocated),
+            None => (end, Kind::Preallocated),
+        };
+        let len = until.clamp(offset + 1, end) - offset;
+        self.rest = (len < extent.len).then(|| Extent {
+            start: extent.start + len,
+            len: extent.len - len,
+            offset: Some(offset + len),
+            stored: extent.len - len,
+            kind: Kind::Data,
+        });
+        let stored = if kind == Kind::Data { len } else { 0 };
+        Ok(Extent { len, kind, stored, ..extent })
+    }
+}
+
+fn of_stretch(stretch: Stretch) -> Extent {
+    let (kind, offset, stored) = match stretch.storage {
+        Storage::Unallocated => (Kind::Unallocated, None, 0),
+        Storage::Zero(host) => (Kind::Zero, host, 0),
+        Storage::Plain(host) => (Kind::Data, Some(host), stretch.len),
+        Storage::Compressed(stored) => (Kind::Compressed, None, stored),
+    };
+    Extent { start: stretch.start, len: stretch.len, kind, offset, stored }
+}
+
+/// Whether more clusters have a refcount than the file system has given the file: QEMU's own rule
+/// (`qcow2_detect_metadata_preallocation`).
+fn is_preallocated(guest: &GuestImage, file: &FileSource) -> bool {
+    let Some(Ok(meta)) = file.file().map(std::fs::File::metadata) else { return false };
+    let given = meta.blocks() * SECTOR_BYTES / guest.cluster_bytes();
+    let threshold = (given * 10 / 9).max(given + 2);
+    guest.counted_clusters(threshold) >= threshold
 }
 
 /// The extents of a raw file or block device, by the holes that its file system knows of. The disk ends with a

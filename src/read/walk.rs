@@ -2,6 +2,7 @@
 
 use super::guest::{GuestImage, GuestReader};
 use crate::error::Result;
+use crate::qcow2::parse::refcount;
 use crate::qcow2::{L1Entry, L2Entry, Mapping};
 
 /// How the clusters of a stretch are stored.
@@ -96,6 +97,39 @@ impl<'a> Walk<'a> {
             }
         }
         Ok(Some(stretch))
+    }
+}
+
+impl GuestImage {
+    /// How many clusters of the file have a refcount, up to `most`; those that cannot be read have none.
+    pub fn counted_clusters(&self, most: u64) -> u64 {
+        let (image, cs) = (&self.image, self.image.cluster_size);
+        let bits = image.header.refcount_bits();
+        let (per_block, end) = (cs.bytes() * 8 / u64::from(bits), cs.clusters_for(image.input.len));
+        let (mut count, mut entry, mut block) = (0, [0; 8], vec![0; cs.size()]);
+        // A table is at most 8 MiB long, and no block behind the end of the file counts.
+        let table_entries = (u64::from(image.header.refcount_table_clusters) << cs.bits()) / 8;
+        for index in 0..end.div_ceil(per_block).min(table_entries) {
+            if image.input.read(&mut entry, image.header.refcount_table_offset + index * 8).is_err() {
+                break;
+            }
+            let at = u64::from_be_bytes(entry) & !0x1ff;
+            if at == 0 || image.input.read(&mut block, at).is_err() {
+                continue;
+            }
+            for within in 0..per_block.min(end - index * per_block) {
+                count += u64::from(refcount(&block, within as usize, bits).is_some_and(|count| count != 0));
+                if count >= most {
+                    return count;
+                }
+            }
+        }
+        count
+    }
+
+    /// Size of a cluster in bytes.
+    pub fn cluster_bytes(&self) -> u64 {
+        self.image.cluster_size.bytes()
     }
 }
 

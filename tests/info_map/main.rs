@@ -3,6 +3,7 @@
 #![cfg(feature = "cli")]
 
 #[path = "../common/mod.rs"]
+#[allow(dead_code, reason = "other test programs use the rest")]
 mod common;
 #[cfg(feature = "openstack")]
 #[path = "../lab/mod.rs"]

@@ -107,6 +107,9 @@ fn images_that_qemu_writes() {
         "compat=1.1,compression_type=zstd",
         "compat=1.1,lazy_refcounts=on",
         "compat=0.10,cluster_size=4k",
+        "compat=1.1,preallocation=metadata",
+        "compat=0.10,cluster_size=4k,preallocation=metadata",
+        "compat=1.1,refcount_bits=1,preallocation=metadata",
         "compat=1.1,preallocation=falloc",
         "compat=1.1,preallocation=full",
     ]

@@ -93,7 +93,7 @@ impl Contents {
             let extent = extent?;
             let sum = match extent.kind {
                 Kind::Unallocated => &mut contents.unallocated,
-                Kind::Zero => &mut contents.zero,
+                Kind::Zero | Kind::Preallocated => &mut contents.zero,
                 Kind::Data => &mut contents.plain,
                 Kind::Compressed => &mut contents.compressed,
             };
@@ -251,9 +251,9 @@ fn inside(bytes: &Bytes, format: &str, head: &[u8], len: u64, is_qcow2: bool) ->
             file.settle()?;
             Ok((Ok(contents), table(head, len)))
         }
-        (Bytes::File(input, _), _) if is_qcow2 => Ok(qcow2(input)),
+        (Bytes::File(input, file), _) if is_qcow2 => Ok(qcow2(input, Some(file))),
         #[cfg(feature = "openstack")]
-        (Bytes::Ranges(input), _) if is_qcow2 => Ok(qcow2(input)),
+        (Bytes::Ranges(input), _) if is_qcow2 => Ok(qcow2(input, None)),
         #[cfg(feature = "openstack")]
         (Bytes::Stream(_), _) if is_qcow2 => {
             unknown("its store serves no ranges, and its tables are not read in order")
@@ -268,8 +268,9 @@ fn inside(bytes: &Bytes, format: &str, head: &[u8], len: u64, is_qcow2: bool) ->
     }
 }
 
-fn qcow2(input: &Input) -> Inside {
-    let counted = GuestImage::open_tables(input.clone()).and_then(|guest| Contents::of(of_qcow2(&guest)));
+fn qcow2(input: &Input, file: Option<&FileSource>) -> Inside {
+    let counted =
+        GuestImage::open_tables(input.clone()).and_then(|guest| Contents::of(of_qcow2(&guest, file)));
     // An image that needs another file has no first bytes of its own.
     let partitions = GuestImage::open(input.clone()).ok().and_then(|guest| {
         let mut head = vec![0; guest.virtual_size().min(HEAD_BYTES as u64) as usize];

@@ -15,7 +15,8 @@ struct Lines(String);
 
 impl Lines {
     fn add(&mut self, what: &str, value: impl std::fmt::Display) {
-        let _ = writeln!(self.0, "{what:<13}{value}");
+        // Names and values are others' words: none of them begins a line of its own.
+        let _ = writeln!(self.0, "{:<13}{}", one_line(what), one_line(&value.to_string()));
     }
 
     /// Only what there is.
@@ -27,7 +28,7 @@ impl Lines {
 }
 
 pub fn text(facts: &Facts) -> String {
-    let mut lines = Lines(format!("{}\n", facts.name));
+    let mut lines = Lines(format!("{}\n", one_line(&facts.name)));
     #[cfg(feature = "openstack")]
     record(&mut lines, facts);
     lines.add("format", format_args!("{}, a file of {}", facts.format, Human(facts.file_len)));
@@ -138,6 +139,10 @@ fn inside(lines: &mut Lines, contents: &Contents, facts: &Facts) {
         );
     }
     lines.add("extents", contents.extents());
+}
+
+fn one_line(text: &str) -> String {
+    text.replace('\n', " ")
 }
 
 fn percent(part: u64, whole: u64) -> String {

@@ -89,7 +89,7 @@ impl Disk {
     /// All of it. A stream can be gone over once.
     pub fn extents(&self) -> Result<Extents<'_>> {
         let known: Extents<'_> = match (&self.body, &self.file) {
-            (Body::Qcow2(guest), _) => return Ok(Box::new(of_qcow2(guest))),
+            (Body::Qcow2(guest), file) => return Ok(Box::new(of_qcow2(guest, file.as_deref()))),
             (_, Some(file)) => Box::new(of_raw(file)),
             _ => Box::new(of_opaque(self.file_len)),
         };

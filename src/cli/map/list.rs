@@ -24,12 +24,12 @@ impl Printer {
                 let before = if std::mem::take(first) { "[" } else { ",\n" };
                 let Extent { start, len, kind, offset, .. } = *extent;
                 let (present, compressed) = (kind != Kind::Unallocated, kind == Kind::Compressed);
-                let data = matches!(kind, Kind::Data | Kind::Compressed);
+                let data = matches!(kind, Kind::Data | Kind::Compressed | Kind::Preallocated);
+                let zero = !matches!(kind, Kind::Data | Kind::Compressed);
                 write!(
                     out,
                     "{before}{{ \"start\": {start}, \"length\": {len}, \"depth\": 0, \"present\": {present}, \
-                     \"zero\": {}, \"data\": {data}, \"compressed\": {compressed}",
-                    !data
+                     \"zero\": {zero}, \"data\": {data}, \"compressed\": {compressed}"
                 )?;
                 match offset {
                     Some(offset) => write!(out, ", \"offset\": {offset}}}"),
@@ -66,5 +66,6 @@ fn word(kind: Kind) -> &'static str {
         Kind::Zero => "zeros",
         Kind::Data => "data",
         Kind::Compressed => "compressed data",
+        Kind::Preallocated => "place for data",
     }
 }

@@ -32,7 +32,7 @@ pub struct Tally {
     size: u64,
     cell_bytes: u64,
     cells: Vec<Cell>,
-    sums: [Sum; 4],
+    sums: [Sum; 5],
 }
 
 impl Tally {
@@ -41,7 +41,7 @@ impl Tally {
         // A power of two, so that rows begin at round numbers.
         let cell_bytes = cell_bytes(size, CELLS);
         let cells = vec![Cell::default(); size.div_ceil(cell_bytes).min(CELLS) as usize];
-        Self { size, cell_bytes, cells, sums: [Sum::default(); 4] }
+        Self { size, cell_bytes, cells, sums: [Sum::default(); 5] }
     }
 
     pub fn add(&mut self, extent: &Extent) {
@@ -58,7 +58,7 @@ impl Tally {
             let part = until - at;
             match extent.kind {
                 Kind::Unallocated => {}
-                Kind::Zero => cell.zero += part,
+                Kind::Zero | Kind::Preallocated => cell.zero += part,
                 Kind::Data | Kind::Compressed => {
                     cell.data += part;
                     let stored = u128::from(extent.stored) * u128::from(part) / u128::from(extent.len);

@@ -40,13 +40,14 @@ impl Look {
 
 /// Picture and sums.
 pub fn summary(tally: &Tally, disk: &Disk, look: Look) -> String {
-    let mut text = format!("{}\n\n", Plain(headline(tally, disk)));
+    let mut text = format!("{}\n\n", Plain(headline(tally, disk).replace('\n', " ")));
     picture(&mut text, tally, look);
     text.push('\n');
     for (kind, words) in [
         (Kind::Compressed, "compressed data"),
         (Kind::Data, "data"),
         (Kind::Zero, "zeros"),
+        (Kind::Preallocated, "place for data"),
         (Kind::Unallocated, "nothing stored"),
     ] {
         let sum = tally.sum(kind);
@@ -63,7 +64,7 @@ pub fn summary(tally: &Tally, disk: &Disk, look: Look) -> String {
     }
     let _ = writeln!(text, "{:<16} {:>10}", "extents", tally.extents());
     for line in partitions(disk) {
-        let _ = writeln!(text, "{}", Plain(line));
+        let _ = writeln!(text, "{}", Plain(line.replace('\n', " ")));
     }
     if disk.is_unseen() {
         text.push_str("nobody knows its holes: --scan reads it and finds its zeros\n");

@@ -243,7 +243,7 @@ impl Drawing {
         } else if tally.data().extents > 0 {
             entries.push((vec![DATA[4]], "data"));
         }
-        if tally.sum(Kind::Zero).extents > 0 {
+        if tally.sum(Kind::Zero).extents + tally.sum(Kind::Preallocated).extents > 0 {
             entries.push((vec![ZERO], "zeros"));
         }
         if tally.sum(Kind::Unallocated).extents > 0 {
