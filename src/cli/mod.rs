@@ -23,12 +23,12 @@ mod help;
 mod image;
 #[cfg(feature = "openstack")]
 mod list;
+mod man;
 #[cfg(feature = "openstack")]
 mod members;
+mod near_file;
 #[cfg(feature = "openstack")]
 mod nearby;
-mod man;
-mod near_file;
 mod opened;
 mod plan;
 mod progress;
