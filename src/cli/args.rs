@@ -20,6 +20,7 @@ Exit codes:
   13 the new image is made, but its source could not be deleted; both are there
   130, 143, 129, 131  ended by SIGINT, SIGTERM, SIGHUP, SIGQUIT; 141  standard output was closed";
 
+const LEVEL: &str = "fast, default, small, or the codec's own number [default: default]";
 #[cfg(not(feature = "isal-sys"))]
 const LEVEL_HELP: &str = "\
 Level: fast, default, small, or a number: 1 to 12 for zlib (1 to 9 with a 4k window), 1 to 19 for zstd [default: default]";
@@ -131,8 +132,9 @@ pub struct ConvertArgs {
     #[arg(long, help_heading = "Safety")]
     pub force: bool,
 
-    /// Delete the source image once the new one is proven to hold the same disk; =unproven: also where Glance keeps no
-    /// hash by which the source could be verified
+    /// Delete the source image once the new one is proven to hold the same disk
+    ///
+    /// =unproven: also where Glance keeps no hash by which the source could be verified.
     #[cfg(feature = "openstack")]
     #[arg(long, value_name = "unproven", num_args = 0..=1, require_equals = true, default_missing_value = "proven",
         help_heading = "Safety", hide_possible_values = true)]
@@ -154,7 +156,7 @@ pub struct ConversionArgs {
     /// Compression of the clusters; zstd needs QEMU 5.1 or newer to read
     #[arg(long, default_value = "zlib", help_heading = "Format")]
     pub compression: CompressionName,
-    #[arg(long, value_name = "LEVEL", allow_negative_numbers = true, help = LEVEL_HELP, help_heading = "Format")]
+    #[arg(long, value_name = "LEVEL", allow_negative_numbers = true, help = LEVEL, long_help = LEVEL_HELP, help_heading = "Format")]
     pub level: Option<Level>,
     /// Window of the deflate streams; 4k is QEMU's own, for readers that need it
     #[arg(long, default_value = "32k", value_name = "SIZE", help_heading = "Format")]
@@ -175,7 +177,9 @@ pub struct ConversionArgs {
     /// Memory for everything but code and image map
     #[arg(long, default_value = "256MiB", value_parser = parse_size, value_name = "SIZE", help_heading = "Resources")]
     pub memory: u64,
-    /// Disk for encoded clusters that memory does not hold: SIZE, 0, or auto (half of what is free, 1 GiB always left)
+    /// Disk for encoded clusters that memory does not hold
+    ///
+    /// SIZE, 0, or auto: half of what is free, 1 GiB always left.
     #[arg(long, default_value = "auto", value_parser = spool_disk, value_name = "SIZE", help_heading = "Resources")]
     pub spool_disk: SpoolDiskArg,
     /// Where that disk is [default: $TMPDIR, else /var/tmp]
@@ -185,22 +189,29 @@ pub struct ConversionArgs {
     /// Compare the source with the hash that Glance keeps of it
     #[arg(long, default_value = "on", help_heading = "Safety")]
     pub verify_source: OnOff,
-    /// Decode every compressed cluster again, by another library, and compare it before it is placed [default: on from
-    /// or to Glance, where it hardly shows; else off]
+    /// Decode every compressed cluster again and compare [default: on from or to Glance]
+    ///
+    /// By another library than the encoder, and before the cluster is placed. Off between local files, where it would
+    /// show; on where Glance is, where it hardly does.
     #[arg(long, help_heading = "Safety")]
     pub verify_encode: Option<OnOff>,
-    /// Make the digest of the guest's content that `blksum` makes, for summary and receipt [default: on from or to
-    /// Glance and with --report; else off]
+    /// Make a digest of the guest's content [default: on from or to Glance and with --report]
+    ///
+    /// The one that `blksum` of blkhash makes, for summary and receipt.
     #[arg(long, help_heading = "Safety")]
     pub guest_digest: Option<OnOff>,
-    /// Do not read what FILE calls zero: JSON of `qemu-img map --output=json`, or of `rbd diff --format json` of a whole
-    /// image. A hash that the source's service keeps proves it
+    /// Do not read what FILE calls zero
+    ///
+    /// JSON of `qemu-img map --output=json`, or of `rbd diff --format json` of a whole image. A hash that the source's
+    /// service keeps proves it.
     #[arg(long, value_name = "FILE.json", help_heading = "Safety")]
     pub map: Option<PathBuf>,
     /// Take the map's word where there is no such hash: data that it calls zero are lost
     #[arg(long, requires = "map", conflicts_with = "state", help_heading = "Safety")]
     pub trust_map: bool,
-    /// Keep what the first pass found in FILE, so that the same command goes on from there after a failure
+    /// Keep in FILE what the first pass found, for the same command after a failure
+    ///
+    /// It then goes on with the second pass. The file goes when all is done.
     #[arg(long, value_name = "FILE", help_heading = "Safety")]
     pub state: Option<PathBuf>,
     /// Look up, probe, sample, print the plan as `snapcow plan` does, and stop
@@ -287,10 +298,14 @@ pub struct CloudArgs {
     /// Take any certificate
     #[arg(long)]
     pub insecure: bool,
-    /// Further tries of a request, range, download or upload that broke without 2 MiB of anything new in between
+    /// Further tries of what broke
+    ///
+    /// A request, range, download or upload counts as broken again if less than 2 MiB of anything new came in between.
     #[arg(long, value_name = "N", default_value = "5", value_parser = clap::value_parser!(u32).range(..=1000))]
     pub retries: u32,
-    /// The longest time for those tries; a lost answer is waited for as long
+    /// The longest time for those tries
+    ///
+    /// A lost answer is waited for as long.
     #[arg(long, value_name = "TIME", default_value = "15m", value_parser = parse_duration)]
     pub retry_time: std::time::Duration,
 }

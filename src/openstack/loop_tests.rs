@@ -46,7 +46,7 @@ impl Script {
 
     fn cloud(&self) -> Cloud {
         let endpoint = auth::endpoint_root(&self.url, Stage::Source).unwrap();
-        let tls = http::Tls::load(&TlsOptions::default(), Stage::Source).unwrap();
+        let tls = client::Tls::load(&TlsOptions::default(), Stage::Source).unwrap();
         let token = Token::bare("the-token".into());
         Cloud::assemble(
             endpoint,
