@@ -13,6 +13,9 @@ use super::glance::{Clouds, one_of};
 use super::members::table;
 use super::{convert, tell};
 
+/// Projects that are named in a note, of however many.
+const MOST_NAMED: usize = 5;
+
 #[derive(Clone, Debug, Parser)]
 pub struct ShareArgs {
     /// Name or ID of an image of this project
@@ -204,10 +207,15 @@ impl Sharing {
     fn members_of_before(&self, projects: &[Project]) -> Result<Vec<Member>> {
         let call = self.cloud.members(&self.image.id);
         let members = self.clouds.wait(Stage::Cloud, call).map_err(|error| self.made_private_again(error))?;
-        for member in members.iter().filter(|member| projects.iter().all(|one| one.id != member.project)) {
+        let is_asked = |member: &&Member| projects.iter().any(|project| project.id == member.project);
+        let others: Vec<&str> =
+            members.iter().filter(|member| !is_asked(member)).map(|member| member.project.as_str()).collect();
+        if !others.is_empty() {
+            let more = others.len().saturating_sub(MOST_NAMED);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            let named = others.iter().take(MOST_NAMED).copied().collect::<Vec<_>>().join(", ");
             self.say(format_args!(
-                "note: project `{}` is a member since before, and can use it again; snapcow unshare takes it back",
-                member.project
+                "note: members since before, who can use it again: {named}{more}; snapcow unshare takes it back"
             ));
         }
         Ok(members)

@@ -96,7 +96,7 @@ impl Cloud {
         let shown = one_line(name);
         let what = format!("look up project `{shown}` in `{}`", one_line(self.label()));
         let mut seen = self.own_projects().await?;
-        let told = self.ask_identity(&["projects"], Some(name), &what).await?;
+        let told = self.ask_identity(&["projects"], Some(("name", name)), &what).await?;
         if let Told::This(json) = &told {
             seen.extend(projects(json));
         }
@@ -107,7 +107,7 @@ impl Cloud {
         match (found.len(), told) {
             (1, _) => return Ok(found.remove(0)),
             (0, Told::Forbidden) => {}
-            (0, _) => return self.project_of_odd_id(name, &seen).await,
+            (0, _) => return self.project_of_odd_id(name, seen, &what).await,
             (count, _) => {
                 let listed: Vec<String> = found.iter().take(10).map(with_domain).collect();
                 let what = format!("`{shown}` names {count} projects: {}", listed.join(", "));
@@ -121,18 +121,25 @@ impl Cloud {
             .advise("give its ID, which its users see by: openstack token issue -f value -c project_id"))
     }
 
-    /// Some clouds have IDs of another kind than Keystone makes today.
-    async fn project_of_odd_id(&self, id: &str, seen: &[Project]) -> Result<Project> {
+    /// Some clouds have IDs of another kind than Keystone makes today. If it is none, a name of which only the case
+    /// differs is proposed, or one that has this one in it; Keystone finds both.
+    async fn project_of_odd_id(&self, id: &str, mut seen: Vec<Project>, what: &str) -> Result<Project> {
         if record::is_plain(id)
             && let Told::This(project) = self.project_of_id(id).await?
         {
             return Ok(project);
         }
+        if let Ok(Told::This(json)) =
+            self.ask_identity(&["projects"], Some(("name__icontains", id)), what).await
+        {
+            seen.extend(projects(&json));
+        }
+        let wanted = id.to_lowercase();
+        let lower = |project: &Project| project.name.as_ref().map(|name| name.to_lowercase());
+        let same = seen.iter().find(|project| lower(project).as_ref() == Some(&wanted));
+        let near = || seen.iter().find(|project| lower(project).is_some_and(|name| name.contains(&wanted)));
         let error = self.no_project(format!("no project has the name or ID `{}`", one_line(id)));
-        let same = |project: &&Project| {
-            project.name.as_ref().is_some_and(|name| name.to_lowercase() == id.to_lowercase())
-        };
-        Err(match seen.iter().find(same) {
+        Err(match same.or_else(near).filter(|_| !wanted.is_empty()) {
             Some(near) => error.advise(format!("did you mean {}?", near.label())),
             None => error,
         })
@@ -144,15 +151,20 @@ impl Cloud {
     }
 
     /// A GET of Keystone's, by the token and at the address of the login.
-    async fn ask_identity(&self, path: &[&str], name: Option<&str>, what: &str) -> Result<Told<Value>> {
+    async fn ask_identity(
+        &self,
+        path: &[&str],
+        filter: Option<(&str, &str)>,
+        what: &str,
+    ) -> Result<Told<Value>> {
         let Some(mut url) = self.shared.login.as_ref().and_then(super::auth::Login::identity) else {
             return Ok(Told::Forbidden);
         };
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.extend(path);
         }
-        if let Some(name) = name {
-            url.query_pairs_mut().append_pair("name", name);
+        if let Some((key, value)) = filter {
+            url.query_pairs_mut().append_pair(key, value);
         }
         let answer: Answer = self.ask_service(&url, what, |client| client.get(url.clone())).await?;
         match answer.status.as_u16() {
