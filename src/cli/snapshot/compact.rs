@@ -1,13 +1,19 @@
 //! Step 5: the raw image becomes the compact one, which is verified; then the raw one goes, if all is proven.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use snapcow::error::{Error, Kind, Result, Stage};
 use snapcow::hash::Algorithm;
-use snapcow::openstack::{Image, ImageChanges};
+use snapcow::openstack::{Image, ImageChanges, NewImage};
 use snapcow::source::known_digest;
 
 use super::super::delete_source::DeleteSource;
 use super::super::{convert, tell};
-use super::{Job, ORDER, SNAPSHOT_OF, TARGET, UNFINISHED};
+use super::{CLAIM, Job, ORDER, SNAPSHOT_OF, TARGET, UNFINISHED};
+
+/// So long may a request be on its way from another run to Glance.
+const ON_ITS_WAY: Duration = Duration::from_secs(3);
 
 impl Job<'_> {
     /// Converts, verifies, and deletes the raw image unless it is to be kept.
@@ -17,7 +23,7 @@ impl Job<'_> {
         }
         let last = if self.options.keep_raw { "" } else { ", delete the raw one" };
         self.step(5, &format!("convert {} to `{}`, verify it{last}", raw.label(), self.name));
-        self.clear_the_way()?;
+        self.clear_the_way(raw)?;
         let mut conversion = self.conversion(&raw.id);
         let has_hash = known_digest(raw).is_some_and(|digest| digest.algorithm != Algorithm::Md5);
         conversion.delete_source = match (self.options.keep_raw, self.options.unproven, has_hash) {
@@ -65,7 +71,7 @@ impl Job<'_> {
             tags: (!wanted.tags.is_empty()).then(|| wanted.tags.clone()),
             min_disk: wanted.min_disk,
             min_ram: wanted.min_ram,
-            remove_properties: [TARGET, SNAPSHOT_OF, ORDER].map(str::to_owned).to_vec(),
+            remove_properties: [TARGET, SNAPSHOT_OF, ORDER, CLAIM].map(str::to_owned).to_vec(),
             ..ImageChanges::name(self.name.as_str())
         };
         let changed = self
@@ -76,19 +82,41 @@ impl Job<'_> {
     }
 
     /// A new image that an earlier run left under the name is converted anew, unless a state file knows more of it.
-    fn clear_the_way(&mut self) -> Result<()> {
+    ///
+    /// Should the earlier run be alive after all, it must not delete the raw image while its new one is deleted here: it
+    /// does not delete what was changed behind its back, so the raw image is changed first, and looked at again after
+    /// a moment in which a deletion that was on its way has arrived.
+    fn clear_the_way(&mut self, raw: &Image) -> Result<()> {
         let Some(compact) = self.left.compact.take() else { return Ok(()) };
         if self.options.how.state.as_ref().is_some_and(|path| path.exists()) {
             return Ok(());
         }
         self.say(&format!("image {}, which an earlier run left unproven, is made anew", compact.label()));
-        self.clouds.wait(Stage::Sink, self.cloud.for_stage(Stage::Sink).delete(&compact.id)).map(drop)
+        let cloud = self.cloud.for_stage(Stage::Sink);
+        let claim = BTreeMap::from([(CLAIM.to_owned(), NewImage::new_id())]);
+        let changes = ImageChanges { set_properties: claim, ..ImageChanges::default() };
+        let claimed = self.clouds.wait(Stage::Sink, async {
+            cloud.update_image(&raw.id, &changes).await?;
+            tokio::time::sleep(ON_ITS_WAY).await;
+            cloud.show(&raw.id).await
+        });
+        let is_there = claimed.as_ref().is_ok_and(|raw| raw.status == "active");
+        if !is_there {
+            self.cancel.check(Stage::Sink)?;
+            let why = claimed.err().map_or("it is not active any more".into(), |error| error.to_string());
+            let what = format!("the raw image {} is being changed: {why}", raw.label());
+            return Err(Error::new(Stage::Sink, Kind::Source, what).advise(format!(
+                "another run may be at work, so image {} stays; run this again when it has ended",
+                compact.id
+            )));
+        }
+        self.clouds.wait(Stage::Sink, cloud.delete(&compact.id)).map(drop)
     }
 
     /// Takes the notes off what is finished: first off a raw image that stays, so that nobody goes on from it.
     fn finish(&mut self, new: &str, raw: Option<&str>) -> Result<()> {
         for (id, keys) in raw
-            .map(|raw| (raw, &[TARGET, SNAPSHOT_OF, ORDER][..]))
+            .map(|raw| (raw, &[TARGET, SNAPSHOT_OF, ORDER, CLAIM][..]))
             .into_iter()
             .chain([(new, &[UNFINISHED, SNAPSHOT_OF][..])])
         {

@@ -35,6 +35,8 @@ const SNAPSHOT_OF: &str = "snapcow_snapshot_of";
 const TARGET: &str = "snapcow_target";
 /// On a raw image: the order that made it.
 const ORDER: &str = "snapcow_order";
+/// On a raw image: the run that goes on from it.
+const CLAIM: &str = "snapcow_claim";
 /// On a new image: the raw one that it is made of, until that is settled.
 const UNFINISHED: &str = "snapcow_unfinished";
 /// On a server: it was stopped here, and is to be started again.

@@ -135,10 +135,17 @@ async fn made(
 ) -> Result<Image> {
     // When Nova was first seen to have let go while the image was not whole.
     let mut let_go = None;
+    // When the image was first seen without our notes.
+    let mut stranger = None;
     loop {
         let server = compute.show(server_id).await?;
         let image = cloud.find_images(image_id).await?.into_iter().find(|image| image.id == image_id);
         if image.as_ref().is_some_and(|image| !is_of(image, server_id)) {
+            // An image that is being deleted loses its properties first.
+            if stranger.get_or_insert(watch.elapsed()).saturating_add(GRACE) > watch.elapsed() {
+                watch.pause().await;
+                continue;
+            }
             let what =
                 format!("Nova names image {image_id}, which does not bear the notes that were ordered");
             return Err(
