@@ -146,7 +146,7 @@ impl Doomed {
         };
         match (cloud.project_id(), image.owner.as_deref()) {
             (Some(own), Some(owner)) if own != owner => {
-                let advice = "let that project convert it, or leave --delete-source out".into();
+                let advice = "leave that to the other project, or convert it and keep it".into();
                 return refuse(format!("it belongs to another project, {owner}"), advice);
             }
             (Some(_), Some(_)) => {}
@@ -159,8 +159,7 @@ impl Doomed {
         if strong_digest(image).is_none() {
             if wish == DeleteSource::Proven {
                 let why = "Glance keeps no hash of it but MD5 at most, so that it cannot be verified";
-                let advice =
-                    "give --delete-source=unproven, if what is read is to be trusted, or delete it by hand";
+                let advice = "give --delete-source=unproven (replace: --unproven) if what is read is to be trusted, or delete it by hand";
                 return refuse(why.into(), advice.into());
             }
             notes.push(
@@ -169,7 +168,7 @@ impl Doomed {
         }
         match needed_by(&cloud, image, clouds)? {
             (Some(needed_by), _) => {
-                let advice = "delete those first, or leave --delete-source out";
+                let advice = "delete those first, or convert it and keep it";
                 return refuse(needed_by, advice.into());
             }
             (None, Some(unseen)) => notes.push(unseen),
