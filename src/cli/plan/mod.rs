@@ -8,6 +8,7 @@ mod json;
 #[cfg(feature = "openstack")]
 mod probe;
 mod text;
+mod times;
 
 use clap::Parser;
 use snapcow::convert::Cancel;
