@@ -64,6 +64,28 @@ pub fn run(options: &PlanArgs, quiet: bool, cancel: &Cancel) -> Result<()> {
     result.map_err(|error| cancel.check(error.stage()).err().unwrap_or(error))
 }
 
+/// `--dry-run` of `convert`.
+///
+/// # Errors
+/// As [`rehearse`].
+pub fn dry_run(
+    options: &ConvertArgs,
+    quiet: bool,
+    cancel: &Cancel,
+    #[cfg(feature = "openstack")] clouds: &mut Clouds,
+    outcome: &mut Outcome,
+) -> Result<()> {
+    rehearse(
+        options,
+        &LookArgs::default(),
+        quiet,
+        cancel,
+        #[cfg(feature = "openstack")]
+        clouds,
+        outcome,
+    )
+}
+
 /// Prints what a conversion by these words would be; every `--dry-run` comes here.
 ///
 /// # Errors
