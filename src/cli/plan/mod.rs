@@ -35,7 +35,7 @@ pub struct PlanArgs {
 #[derive(Clone, Debug, Default, Parser)]
 #[command(next_help_heading = "Plan")]
 pub struct LookArgs {
-    /// Read at most so much of the source [default: a 64th, from 96MiB to 512MiB; 256MiB where only its beginning can
+    /// Read about so much of the source [default: a 64th, from 96MiB to 512MiB; 256MiB where only its beginning can
     /// be read]; 0 reads nothing
     #[arg(long, value_parser = parse_size, value_name = "SIZE")]
     pub sample: Option<u64>,
