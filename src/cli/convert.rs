@@ -46,7 +46,8 @@ pub fn recorded(
     #[cfg(feature = "openstack")] clouds: &mut Clouds,
 ) -> (Outcome, Result<()>) {
     let mut outcome = Outcome::begun();
-    let result = carry_out(
+    let go = if options.how.dry_run { plan::dry_run } else { carry_out };
+    let result = go(
         options,
         quiet,
         cancel,
@@ -91,7 +92,7 @@ pub fn reported(options: &ConvertArgs, outcome: &Outcome, result: Result<()>) ->
     }
 }
 
-/// Everything but the report.
+/// Everything but the report, and never a dry run.
 pub fn carry_out(
     options: &ConvertArgs,
     quiet: bool,
@@ -99,17 +100,6 @@ pub fn carry_out(
     #[cfg(feature = "openstack")] clouds: &mut Clouds,
     outcome: &mut Outcome,
 ) -> Result<()> {
-    if options.how.dry_run {
-        return plan::rehearse(
-            options,
-            &plan::LookArgs::default(),
-            quiet,
-            cancel,
-            #[cfg(feature = "openstack")]
-            clouds,
-            outcome,
-        );
-    }
     let (geometry, compression) = format(options)?;
     let target = TargetWords::parse(&options.target)?;
     state::check(options, matches!(target, TargetWords::File(_)))?;

@@ -14,6 +14,7 @@ mod proof;
 mod receipt;
 mod reserve;
 mod sample;
+mod strata;
 mod worker;
 
 use std::path::PathBuf;

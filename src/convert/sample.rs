@@ -14,6 +14,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::counters::{Counters, Timed};
 use super::pipeline::{self, Engine, hash_data};
+use super::strata::{Extents, Random, pilot_runs};
 use super::{Job, virtual_size_of};
 use crate::error::{Error, Kind, Result, Stage};
 use crate::facts::Access;
@@ -34,9 +35,8 @@ const LEAST_BYTES: u64 = 96 << 20;
 const MOST_BYTES: u64 = 512 << 20;
 /// The first part of a source that can only be read from its beginning.
 const FIRST_PART_BYTES: u64 = 256 << 20;
-/// The pilot, in bytes, and the runs that it is made of.
+/// The pilot, in bytes.
 const PILOT_BYTES: u64 = 64 << 20;
-const PILOT_RUNS: u64 = 2;
 /// Small pieces that are drawn: each costs a remote source a request.
 const UNITS_REMOTE: u64 = 320;
 const UNITS_LOCAL: u64 = 2048;
@@ -44,8 +44,6 @@ const UNITS_LOCAL: u64 = 2048;
 const UNIT_BYTES: u64 = 64 << 10;
 /// Rounds in which the pieces are read.
 const ROUNDS: u64 = 8;
-/// Extents of a source that are told apart; what lies behind counts as one.
-const EXTENTS_MAX: usize = 1 << 20;
 /// Bytes that are hashed to see how long that takes.
 const HASH_BYTES: usize = 4 << 20;
 
@@ -98,6 +96,8 @@ pub struct Sample {
     pub image_bytes: Interval,
     /// Bytes of the source that a pass reads: all but the holes that it knows of.
     pub to_read_bytes: u64,
+    /// Those holes.
+    pub hole_bytes: u64,
     /// How long passes take.
     pub model: PassModel,
 }
@@ -106,7 +106,11 @@ impl Sample {
     /// What a pass over the whole source reads, with so many clusters of data.
     pub fn load(&self, data_clusters: u64, cluster_size: ClusterSize) -> Load {
         let data_bytes = (data_clusters * cluster_size.bytes()).min(self.to_read_bytes);
-        Load { read_bytes: self.to_read_bytes as f64, data_bytes: data_bytes as f64 }
+        Load {
+            read_bytes: self.to_read_bytes as f64,
+            data_bytes: data_bytes as f64,
+            hole_bytes: self.hole_bytes as f64,
+        }
     }
 }
 
@@ -153,55 +157,9 @@ pub fn sample(plan: &Plan, job: &Job, wish: &SampleWish) -> Result<Option<Sample
         content,
         image_bytes: look.image_bytes(plan, job, virtual_size_of(len), content, basis)?,
         to_read_bytes: extents.clusters * cs.bytes(),
+        hole_bytes: cs.clusters_for(len).saturating_sub(extents.clusters) * cs.bytes(),
         model: look.model(plan),
     }))
-}
-
-/// Runs of clusters that may hold data.
-struct Extents {
-    runs: Vec<Range<u64>>,
-    /// Clusters of all runs before each.
-    before: Vec<u64>,
-    clusters: u64,
-}
-
-impl Extents {
-    fn of(job: &Job, len: u64) -> Result<Self> {
-        let cs = job.geometry.cluster_size;
-        let total = cs.clusters_for(len);
-        let mut extents = Self { runs: Vec::new(), before: Vec::new(), clusters: 0 };
-        let mut next = 0;
-        while let Some(data) = job.source.data_behind(next << cs.bits())? {
-            let first = (data.start >> cs.bits()).max(next);
-            let full = extents.runs.len() >= EXTENTS_MAX;
-            let end = if full { total } else { cs.clusters_for(data.end).min(total) };
-            if first >= end {
-                break;
-            }
-            extents.before.push(extents.clusters);
-            extents.clusters += end - first;
-            extents.runs.push(first..end);
-            next = end;
-        }
-        Ok(extents)
-    }
-
-    /// The runs on the disk of some clusters, counted without the holes.
-    fn on_disk(&self, mut wanted: Range<u64>) -> Vec<Range<u64>> {
-        let mut runs = Vec::new();
-        let mut index = self.before.partition_point(|before| *before <= wanted.start).saturating_sub(1);
-        while let (Some(run), Some(before)) = (self.runs.get(index), self.before.get(index)) {
-            if wanted.start >= wanted.end {
-                break;
-            }
-            let first = run.start + (wanted.start - before);
-            let end = run.end.min(first + (wanted.end - wanted.start));
-            wanted.start += end - first;
-            runs.push(first..end);
-            index += 1;
-        }
-        runs
-    }
 }
 
 /// Runs that went through the engine.
@@ -337,6 +295,7 @@ impl Look<'_> {
         let load = Load {
             read_bytes: (all.clusters * cs.bytes()) as f64,
             data_bytes: (all.data_clusters * cs.bytes()) as f64,
+            hole_bytes: 0.0,
         };
         let cpu_seconds = process_time().saturating_sub(cpu).as_secs_f64();
         let pilot = Pilot { load, wall_seconds: begin.elapsed().as_secs_f64(), cpu_seconds };
@@ -393,17 +352,6 @@ impl Look<'_> {
     }
 }
 
-/// Long runs, evenly spread but for a random beginning.
-fn pilot_runs(extents: &Extents, clusters: u64, random: &mut Random) -> Vec<Range<u64>> {
-    let len = (clusters / PILOT_RUNS).max(1);
-    let share = extents.clusters / PILOT_RUNS;
-    let runs = (0..PILOT_RUNS).flat_map(|index| {
-        let first = index * share + random.below(share.saturating_sub(len).max(1));
-        extents.on_disk(first..extents.clusters.min(first + len))
-    });
-    runs.collect()
-}
-
 /// Seconds that a byte of data and a zero cost to hash.
 fn hash_costs(algorithm: Algorithm) -> (f64, f64) {
     let timed = |byte: u8| {
@@ -428,17 +376,4 @@ fn thread_time() -> Duration {
 fn processor_time(clock: ClockId) -> Duration {
     let time = clock_gettime(clock);
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
-}
-
-/// Numbers that are the same on every machine (SplitMix64).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % end.max(1)
-    }
 }

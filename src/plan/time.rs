@@ -14,6 +14,8 @@ pub struct Load {
     pub read_bytes: f64,
     /// Bytes of them in clusters that hold data.
     pub data_bytes: f64,
+    /// Bytes besides that are known to be zero and not read.
+    pub hole_bytes: f64,
 }
 
 /// What the pilot took.
@@ -107,7 +109,7 @@ impl PassModel {
     }
 
     fn hash(&self, load: Load) -> f64 {
-        let zeros = (load.read_bytes - load.data_bytes).max(0.0);
+        let zeros = (load.read_bytes - load.data_bytes).max(0.0) + load.hole_bytes;
         self.costs.hash_data * load.data_bytes + self.costs.hash_zero * zeros
     }
 
@@ -133,7 +135,7 @@ mod tests {
     const GB: f64 = 1e9;
 
     fn load(read: f64, data: f64) -> Load {
-        Load { read_bytes: read * GB, data_bytes: data * GB }
+        Load { read_bytes: read * GB, data_bytes: data * GB, hole_bytes: 0.0 }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! anyway, they are held against the map as they come.
 
 use std::fs::File;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::{Outlet, Source, Wanted};
@@ -76,6 +77,21 @@ impl Source for MappedSource {
 
     fn file(&self) -> Option<&File> {
         self.inner.file()
+    }
+
+    fn data_behind(&self, from: u64) -> Result<Option<Range<u64>>> {
+        let (facts, zeros) = (self.facts(), self.holes.runs());
+        let Some(len) = facts.len.filter(|_| facts.access == Access::Random) else {
+            return self.inner.data_behind(from);
+        };
+        let mut at = from;
+        for zero in &zeros[zeros.partition_point(|zero| zero.end <= at)..] {
+            if zero.start > at {
+                return Ok(Some(at..zero.start.min(len)).filter(|_| at < len));
+            }
+            at = zero.end;
+        }
+        Ok(Some(at..len).filter(|_| at < len))
     }
 
     fn settle(&self) -> Result<()> {

@@ -20,6 +20,7 @@ use super::super::convert;
 use super::super::delete_source;
 #[cfg(feature = "openstack")]
 use super::super::glance::{self, Clouds};
+use super::super::known_holes;
 use super::super::opened::{Opened, open_source};
 use super::super::report::Outcome;
 use super::super::state;
@@ -27,47 +28,11 @@ use super::super::target::TargetWords;
 use super::LookArgs;
 #[cfg(feature = "openstack")]
 use super::probe;
+use super::times::{Part, Seconds};
 
 /// Bytes a second that Glance takes where nobody has measured: one stream into a quiet Glance of the lab, which
 /// computes two hashes meanwhile, takes 0.11 GB/s (gunicorn, file system store).
 pub const ASSUMED_UPLOAD_RATE: f64 = 100e6;
-/// Requests beside the transfers: the record, two looks at it when it has been sent, its name once more.
-const REQUESTS: f64 = 5.0;
-
-/// Seconds, as far as they are known.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Seconds {
-    pub low: f64,
-    pub likely: f64,
-    pub high: f64,
-}
-
-impl Seconds {
-    fn exactly(seconds: f64) -> Self {
-        Self { low: seconds, likely: seconds, high: seconds }
-    }
-
-    fn plus(self, other: Self) -> Self {
-        Self { low: self.low + other.low, likely: self.likely + other.likely, high: self.high + other.high }
-    }
-
-    /// By the three values of an interval, of which larger ones take longer.
-    fn by(interval: Interval, seconds: impl Fn(u64) -> f64) -> Self {
-        Self { low: seconds(interval.low), likely: seconds(interval.likely), high: seconds(interval.high) }
-    }
-}
-
-/// A part of the run's time.
-pub struct Part {
-    /// Word for programs.
-    pub name: &'static str,
-    /// For people: what is done.
-    pub words: String,
-    pub seconds: Seconds,
-    /// `measured`, `modelled` or `assumed`.
-    pub basis: &'static str,
-}
-
 /// Whether the encoded clusters fit the spool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spool {
@@ -128,14 +93,14 @@ pub struct Forecast {
 }
 
 /// What has been looked up.
-struct Prepared<'a> {
+pub(super) struct Prepared<'a> {
     options: &'a ConvertArgs,
     target: TargetWords<'a>,
-    plan: Plan,
-    job: Job,
+    pub(super) plan: Plan,
+    pub(super) job: Job,
     keeper: Option<Keeper>,
-    begin_seconds: f64,
-    place: Place,
+    pub(super) begin_seconds: f64,
+    pub(super) place: Place,
     deletes: Vec<String>,
     notes: Vec<String>,
 }
@@ -198,10 +163,12 @@ fn prepare<'a>(
         #[cfg(feature = "openstack")]
         clouds,
     )?;
+    let (opened, map_note) = known_holes::apply(options, opened)?;
     target.refuse_source(&opened)?;
     let spool_dir: PathBuf = convert::spool_dir(options);
     let plan = convert::make_plan(options, &opened, &target, &spool_dir)?;
     let mut notes = convert::notes(options, &target, &opened);
+    notes.extend(map_note);
     outcome.planned(&opened, geometry, compression, &plan);
     let mut deletes: Vec<String> = Vec::new();
     #[cfg(feature = "openstack")]
@@ -370,81 +337,5 @@ impl Prepared<'_> {
         let room = self.plan.budget.spool_memory_bytes + self.plan.budget.spool_disk_bytes;
         let stored = sample.content.stored_bytes;
         if stored.high <= room { Spool::Fits } else { Spool::Rereads { surely: stored.low > room } }
-    }
-
-    /// The run's time in its parts; they follow each other, but for a second read, which runs beside the upload.
-    fn parts(
-        &self,
-        sample: Option<&Sample>,
-        image: Interval,
-        spool: Spool,
-        rate: Option<(f64, bool)>,
-        limit: &mut Option<Limit>,
-    ) -> Vec<Part> {
-        let Some(sample) = sample else { return Vec::new() };
-        let cs = self.job.geometry.cluster_size;
-        let pass = |clusters: u64| sample.model.seconds(sample.load(clusters, cs)).0;
-        *limit = Some(sample.model.seconds(sample.load(sample.content.data_clusters.likely, cs)).1);
-        let from_glance = self.plan.facts.source.is_remote;
-        let mut parts = vec![Part {
-            name: "begin",
-            words: if from_glance || rate.is_some() { "log in, look up, probe" } else { "open" }.into(),
-            seconds: Seconds::exactly(self.begin_seconds),
-            basis: "measured",
-        }];
-        let to_file = self.plan.route == Route::Direct;
-        let reading =
-            if self.job.source_digest.is_ok() { "read, hash, scan, encode" } else { "read, scan, encode" };
-        parts.push(Part {
-            name: "pass_1",
-            words: format!("{reading}{}", if to_file { ", write" } else { "" }),
-            seconds: Seconds::by(sample.content.data_clusters, pass),
-            basis: "modelled",
-        });
-        if let Some((rate, measured)) = rate {
-            let upload = Seconds::by(image, |bytes| bytes as f64 / rate);
-            if matches!(spool, Spool::Rereads { .. }) {
-                let again = self.second_read(sample, &pass);
-                parts.push(Part {
-                    name: "second_read",
-                    words: "read again what the spool let go, beside the upload".into(),
-                    // Only what goes beyond the upload is added.
-                    seconds: Seconds {
-                        low: (again.low - upload.low).max(0.0),
-                        likely: (again.likely - upload.likely).max(0.0),
-                        high: (again.high - upload.high).max(0.0),
-                    },
-                    basis: "modelled",
-                });
-            }
-            parts.push(Part {
-                name: "upload",
-                words: "upload".into(),
-                seconds: upload,
-                basis: if measured { "measured" } else { "assumed" },
-            });
-            let put_seconds = self.place.upload.map_or(0.0, |(_, put)| put);
-            parts.push(Part {
-                name: "settle",
-                words: "make the record, wait until it is active, compare its hash".into(),
-                seconds: Seconds::exactly(REQUESTS * self.place.request_seconds + put_seconds),
-                basis: "modelled",
-            });
-        }
-        parts
-    }
-
-    /// What the second read of a spool that was too small takes.
-    fn second_read(&self, sample: &Sample, pass: &dyn Fn(u64) -> f64) -> Seconds {
-        let budget = &self.plan.budget;
-        let room = (budget.spool_memory_bytes + budget.spool_disk_bytes) as f64;
-        let stored = sample.content.stored_bytes;
-        let clusters = sample.content.data_clusters;
-        let share = |stored: u64| (1.0 - room / (stored as f64).max(1.0)).max(0.0);
-        Seconds {
-            low: share(stored.low) * pass(clusters.low),
-            likely: share(stored.likely) * pass(clusters.likely),
-            high: share(stored.high) * pass(clusters.high),
-        }
     }
 }

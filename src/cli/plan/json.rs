@@ -30,7 +30,8 @@ use snapcow::plan::Route;
 use snapcow::plan::estimate::{CONFIDENCE_PERCENT, Interval};
 use snapcow::qcow2::Compat;
 
-use super::forecast::{Forecast, Seconds, Spool};
+use super::forecast::{Forecast, Spool};
+use super::times::Seconds;
 
 /// The object.
 pub fn json(forecast: &Forecast) -> Value {

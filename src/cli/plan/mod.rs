@@ -8,6 +8,7 @@ mod json;
 #[cfg(feature = "openstack")]
 mod probe;
 mod text;
+mod times;
 
 use clap::Parser;
 use snapcow::convert::Cancel;
@@ -34,7 +35,7 @@ pub struct PlanArgs {
 #[derive(Clone, Debug, Default, Parser)]
 #[command(next_help_heading = "Plan")]
 pub struct LookArgs {
-    /// Read at most so much of the source [default: a 64th, from 96MiB to 512MiB; 256MiB where only its beginning can
+    /// Read about so much of the source [default: a 64th, from 96MiB to 512MiB; 256MiB where only its beginning can
     /// be read]; 0 reads nothing
     #[arg(long, value_parser = parse_size, value_name = "SIZE")]
     pub sample: Option<u64>,
@@ -61,6 +62,28 @@ pub fn run(options: &PlanArgs, quiet: bool, cancel: &Cancel) -> Result<()> {
         &mut Outcome::begun(),
     );
     result.map_err(|error| cancel.check(error.stage()).err().unwrap_or(error))
+}
+
+/// `--dry-run` of `convert`.
+///
+/// # Errors
+/// As [`rehearse`].
+pub fn dry_run(
+    options: &ConvertArgs,
+    quiet: bool,
+    cancel: &Cancel,
+    #[cfg(feature = "openstack")] clouds: &mut Clouds,
+    outcome: &mut Outcome,
+) -> Result<()> {
+    rehearse(
+        options,
+        &LookArgs::default(),
+        quiet,
+        cancel,
+        #[cfg(feature = "openstack")]
+        clouds,
+        outcome,
+    )
 }
 
 /// Prints what a conversion by these words would be; every `--dry-run` comes here.

@@ -8,7 +8,8 @@ use snapcow::plan::estimate::{CONFIDENCE_PERCENT, Interval};
 use snapcow::units::Human;
 
 use super::super::screen::wrap;
-use super::forecast::{Forecast, Part, Seconds, Spool};
+use super::forecast::{Forecast, Spool};
+use super::times::{Part, Seconds};
 
 const COLUMNS: usize = 80;
 /// Where the text behind a label begins.
