@@ -164,7 +164,7 @@ pub fn command() -> clap::Command {
             let examples = examples(name);
             let mut text = String::new();
             if !examples.is_empty() {
-                let _ = write!(text, "{header}Examples:{header:#}\n{}\n", shown(examples));
+                let _ = write!(text, "{header}Examples:{header:#}\n{}\n", shown(&examples));
             }
             let _ = write!(text, "{EXIT_CODES}");
             sub.after_help(format!("Examples and exit codes: snapcow {name} --help")).after_long_help(text)
@@ -196,9 +196,11 @@ fn config_options() -> [Arg; 2] {
     [file, none]
 }
 
-/// What is shown of a command that is used so and so.
-pub fn examples(name: &str) -> &'static [(&'static str, &'static str)] {
-    EXAMPLES.iter().find(|(own, _)| *own == name).map_or(&[], |(_, examples)| *examples)
+/// What a command is used for, and the words; of the program as a whole, the first of each command.
+pub fn examples(name: &str) -> Vec<(&'static str, &'static str)> {
+    let firsts = EXAMPLES.iter().filter(|_| name == "snapcow").filter_map(|(_, examples)| examples.first());
+    let own = EXAMPLES.iter().filter(|(own, _)| *own == name).flat_map(|(_, examples)| examples.iter());
+    firsts.chain(own).copied().collect()
 }
 
 fn shown(examples: &[(&str, &str)]) -> String {
@@ -254,7 +256,7 @@ mod tests {
             assert!(GROUPS.iter().any(|(_, names)| names.contains(&name)), "{name} has no group in GROUPS");
             let examples = examples(name);
             assert!(!examples.is_empty(), "{name} has no example in EXAMPLES");
-            for (_, line) in examples {
+            for (_, line) in &examples {
                 let words = line.split(['|', '>']).next().unwrap().split_whitespace();
                 let matches = command.clone().try_get_matches_from(words);
                 assert_eq!(

@@ -84,7 +84,9 @@ fn examples(roff: &mut Roff, name: &str) {
     }
     roff.control("SH", ["EXAMPLES"]);
     for (what, words) in examples {
-        roff.control("TP", []).text([roman(format!("{what}:"))]).text([bold(*words)]);
+        roff.control("TP", []).text([roman(format!("{what}:"))]);
+        // As it is to be typed: nothing that spreads or breaks the words.
+        roff.control("EX", []).text([bold(words)]).control("EE", []);
     }
 }
 
@@ -100,7 +102,7 @@ fn exit_status(roff: &mut Roff) {
 fn exit_codes() -> Vec<(String, String)> {
     let mut pairs: Vec<(String, String)> = Vec::new();
     for line in EXIT_CODES.lines().skip(1) {
-        for cell in line.split("; ").flat_map(columns) {
+        for cell in cells(line) {
             let end = cell.find(|c: char| !c.is_ascii_digit() && !", ".contains(c)).unwrap_or(cell.len());
             let (codes, meaning) = cell.split_at(end);
             pairs.push((codes.trim().to_owned(), meaning.trim().to_owned()));
@@ -108,6 +110,16 @@ fn exit_codes() -> Vec<(String, String)> {
     }
     pairs.sort_by_key(|(codes, _)| codes.split(',').next().and_then(|code| code.parse::<u32>().ok()));
     pairs
+}
+
+/// The cells of a line: codes follow each other after a semicolon, or in columns.
+fn cells(line: &str) -> Vec<&str> {
+    match line.split_once("; ") {
+        Some((one, rest)) if rest.starts_with(|c: char| c.is_ascii_digit()) => {
+            [columns(one), cells(rest)].concat()
+        }
+        _ => columns(line),
+    }
 }
 
 /// A line of the table, cut where several spaces stand before a number.
@@ -188,12 +200,13 @@ mod tests {
     #[test]
     fn every_exit_code_of_the_help_is_on_the_page() {
         let codes = exit_codes();
-        for code in (0..=12).chain([141]) {
+        for code in (0..=13).chain([141]) {
             let found = codes.iter().find(|(codes, _)| codes.split(", ").any(|own| own == code.to_string()));
             let (_, meaning) = found.unwrap_or_else(|| panic!("{code} in {codes:?}"));
             assert!(meaning.len() > 3, "{code}: {meaning}");
         }
         assert!(codes.iter().any(|(codes, _)| codes.starts_with("130")), "{codes:?}");
+        assert!(codes.iter().all(|(codes, _)| !codes.is_empty()), "{codes:?}");
     }
 
     #[test]

@@ -35,9 +35,7 @@ fn the_command_line_is_stronger_than_the_file_and_that_than_the_program() {
     let zstd = "zstd clusters need QEMU 5.1";
     assert!(!built_in.contains(zstd) && from_file.contains(zstd), "{from_file}");
     assert!(!chosen.contains(zstd) && chosen != built_in, "{chosen}");
-    // The free space of the disk is not the same for two runs.
-    let without_figures = |text: &str| text.chars().filter(|c| !c.is_ascii_digit()).collect::<String>();
-    assert_eq!(without_figures(&none), without_figures(&built_in));
+    assert!(!none.contains(zstd), "{none}");
     let named = home.path().join("snapcow/config.toml");
     assert!(plan(nothing.path(), &raw, &["--config", named.to_str().unwrap()]).contains(zstd));
     let output =

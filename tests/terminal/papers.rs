@@ -36,7 +36,7 @@ fn manual_pages_are_well_formed_and_whole() {
         return;
     }
     for page in &pages {
-        let output = run(Command::new("groff").args(["-man", "-Tutf8", "-ww", "-P-c"]).arg(page));
+        let output = run(Command::new("groff").args(["-man", "-Tutf8", "-ww", "-P-cbou"]).arg(page));
         assert_eq!(said(&output), "", "{}", page.display());
         let text = String::from_utf8(output.stdout).unwrap();
         let name = page.file_stem().unwrap().to_str().unwrap();
@@ -69,7 +69,7 @@ fn completions_are_understood_by_their_shells() {
     }
     // As bash calls it when somebody presses the tabulator key.
     let script = "source \"$1\"; COMP_WORDS=(${2}); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); COMPREPLY=(); \
-                  _snapcow snapcow \"${COMP_WORDS[COMP_CWORD]}\" \"\"; echo \"${COMPREPLY[@]}\"";
+                  _snapcow snapcow \"${COMP_WORDS[COMP_CWORD]}\" \"${COMP_WORDS[COMP_CWORD-1]}\"; echo \"${COMPREPLY[@]}\"";
     for (line, expected) in [
         ("snapcow conv", "convert"),
         ("snapcow convert --spool-di", "--spool-dir --spool-disk"),

@@ -76,10 +76,11 @@ pub fn live(look: &Look, pace: &Pace, in_stage: Duration, style: Style) -> (Stri
         pieces.add(6, pace.left().map(|left| format!("{} left", clock(left))));
         pieces.add(2, Some(amount(look)));
         pieces.add(3, rate);
-        pieces.room = pieces.room.saturating_sub(bar + 2);
+        let reserved = pieces.room.min(bar + 2);
+        pieces.room -= reserved;
         pieces.add(4, zero(look));
         pieces.add(5, kept(look));
-        pieces.room += bar + 2;
+        pieces.room += reserved;
         pieces.add(1, fraction.and_then(|share| bar_of(share, pieces.room, style.unicode)));
     }
     let tail: String = pieces.join();
@@ -123,8 +124,10 @@ pub fn settled(look: &Look, in_stage: Duration, done: bool, style: Style) -> Str
 
 /// The same for a log, where lines have no width.
 pub fn logged(look: &Look, pace: &Pace) -> String {
-    let mut words =
-        vec![look.fraction().map_or_else(|| amount(look), |f| format!("{}, {}", percent(f), amount(look)))];
+    let mut words = vec![
+        look.fraction()
+            .map_or_else(|| amount(look), |f| format!("{}, {}", percent(f).trim_start(), amount(look))),
+    ];
     words.extend(pace.rate().map(|rate| format!("{}/s", Human(rate as u64))));
     words.extend(zero(look));
     words.extend(kept(look));
@@ -134,7 +137,7 @@ pub fn logged(look: &Look, pace: &Pace) -> String {
 
 fn percent(share: f64) -> String {
     // 100 only when all is done.
-    format!("{} %", (share * 100.0).floor() as u64)
+    format!("{:>3} %", (share * 100.0).floor() as u64)
 }
 
 fn took(seconds: f64) -> String {
@@ -185,7 +188,7 @@ mod tests {
             source_len: Some(10 << 30),
             sends: true,
             source_bytes: 4 << 30,
-            guest_bytes: (42 << 30) / 10,
+            guest_bytes: (42 << 30) / 10 + 1,
             zero_bytes: 3 << 30,
             hole_bytes: 0,
             stored_bytes: 600 << 20,
@@ -233,11 +236,10 @@ mod tests {
         };
         assert_eq!(
             line(100),
-            "reading    42 %  ##########..............  4.2/10 GiB  409.6 MiB/s  zero 3 GiB  kept 600 MiB  0:17 left"
-                .replace("##########..............", &bar_of(0.42, 17, false).unwrap())
+            "reading     42 %  #######............  4.2/10 GiB  409.6 MiB/s  zero 3 GiB  kept 600 MiB  0:21 left"
         );
         assert!(line(80).contains("zero 3 GiB") && line(80).contains("left"), "{}", line(80));
-        assert_eq!(line(40), "reading    42 %  4.2/10 GiB  0:17 left");
+        assert_eq!(line(40), "reading     42 %  4.2/10 GiB  0:21 left");
         let style = Style { columns: 80, colour: false, unicode: false };
         assert_eq!(
             settled(&look(Phase::Survey), Duration::from_secs(12), true, style),

@@ -120,6 +120,12 @@ fn watch(end: &AtomicU8, counters: &Counters, work: Work, show: &mut dyn Show) {
             // The counters do not tell what belongs to which side of the border: all that pass 1 counts was over then.
             let last = Look { phase: look.phase, ..now };
             show.settle(&last, now.at - stage_began, true);
+            if look.phase == Phase::Preparing && now.phase != Phase::Survey {
+                // It came and went between two looks.
+                let survey = Look { phase: Phase::Survey, ..now };
+                show.begin(&survey, &pace);
+                show.settle(&survey, now.at - look.at, true);
+            }
             stage_began = now.at;
             pace.see(&now);
             show.begin(&now, &pace);

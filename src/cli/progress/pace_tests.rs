@@ -75,8 +75,10 @@ fn noise_a_pause_and_a_slower_line_move_it_gently() {
     let pause = |at: f64| if (30.0..40.0).contains(&at) { 0.0 } else { 100.0 };
     let slower = |at: f64| if at < 40.0 { 200.0 } else { 20.0 };
     let bursts = |at: f64| if (at / 5.0) as u64 % 2 == 0 { 190.0 } else { 10.0 };
-    for read in [&noise as &dyn Fn(f64) -> f64, &pause, &slower, &bursts] {
-        let said = run(read, |_| 50.0);
+    let cases: [(&dyn Fn(f64) -> f64, f64); 4] =
+        [(&noise, 50.0), (&pause, 50.0), (&slower, 10.0), (&bursts, 50.0)];
+    for (read, send) in cases {
+        let said = run(read, |_| send);
         does_not_jump(&said);
         // In the second half of the run it is true within a third of what is left.
         let end = said.last().unwrap().0;
