@@ -11,7 +11,7 @@ use snapcow::units::Human;
 
 use super::super::args::CloudArgs;
 use super::super::glance::Clouds;
-use super::{Checks, Level};
+use super::{Checks, Level, told};
 
 /// Clocks that differ by more make tokens look expired, or certificates not yet valid.
 const CLOCK_SECONDS: i64 = 60;
@@ -41,8 +41,8 @@ pub fn look(checks: &mut Checks, options: &CloudArgs, cancel: &Cancel) -> Result
     }
     let mut clouds = Clouds::new(options.clone(), cancel.clone());
     let begin = Instant::now();
-    let cloud = match clouds.target_cloud() {
-        Ok(cloud) => cloud.for_stage(Stage::Plan),
+    let cloud = match clouds.cloud(None, Stage::Plan) {
+        Ok(cloud) => cloud,
         Err(error) if matches!(error.kind(), Kind::Interrupted(_)) => return Err(error),
         Err(error) => {
             checks.fail("login", &error);
@@ -168,7 +168,7 @@ async fn compute(checks: &mut Checks, cloud: &Cloud) {
         }
         Err(error) => {
             let level = if error.kind() == Kind::Login { Level::Note } else { Level::Warning };
-            checks.add("nova", level, format!("no `snapcow snapshot` here: {error}"));
+            checks.add("nova", level, format!("no `snapcow snapshot` here: {}", told(&error)));
         }
     }
 }

@@ -163,9 +163,9 @@ fn environment(checks: &mut Checks) {
         let path = PathBuf::from(std::env::var_os(name).unwrap_or_default());
         if !path.exists() {
             let line = format!("{name} names {}, which is not there", path.display());
-            checks.advise("tls", Level::Warning, line, "correct it, or unset it");
+            checks.advise("ca files", Level::Warning, line, "correct it, or unset it");
         } else {
-            checks.add("tls", Level::Note, format!("{name} names {}", path.display()));
+            checks.add("ca files", Level::Note, format!("{name} names {}", path.display()));
         }
     }
 }

@@ -88,12 +88,17 @@ impl Checks {
     /// What an error says.
     pub fn fail(&mut self, name: &'static str, error: &Error) {
         let advice = error.advice().map(str::to_owned);
-        let mut text = error.to_string();
-        if let Some(advice) = &advice {
-            text = text.strip_suffix(&format!("; {advice}")).unwrap_or(&text).to_owned();
-        }
+        let text = told(error);
         self.0.push(Check { name, level: Level::Problem(error.stage(), error.kind()), text, advice });
     }
+}
+
+/// What an error says, without the stage and the advice, which have places of their own here.
+pub fn told(error: &Error) -> String {
+    let text = error.to_string();
+    let text = text.strip_prefix(&format!("{}: ", error.stage())).unwrap_or(&text);
+    let advice = error.advice().map(|advice| format!("; {advice}")).unwrap_or_default();
+    text.strip_suffix(&advice).unwrap_or(text).to_owned()
 }
 
 /// Runs the command.
@@ -190,7 +195,7 @@ mod tests {
         assert_eq!(verdict(&checks.0).unwrap_err().kind(), Kind::Local);
         let text = to_text(&checks.0);
         assert!(text.lines().all(|line| line.chars().count() <= COLUMNS), "{text}");
-        assert!(text.contains("spool: no room\n") && text.contains("→ make some"), "{text}");
+        assert!(text.contains(" no room\n") && text.contains("→ make some"), "{text}");
         let json = to_json(&checks.0);
         assert_eq!(
             (json["usable"].as_bool(), json["checks"][2]["exit_code"].as_u64()),
