@@ -6,8 +6,8 @@ use rustix::process::Signal;
 use serde_json::Value;
 use snapcow::embedded::{Answer, Cut, Fault, Faults, RangeAnswer, Route, SeedHash};
 
+use super::{Bench, MIB};
 use crate::lab::command::{Running, start};
-use crate::{Bench, MIB};
 
 /// Slow enough to be met half-way.
 fn slow() -> Faults {

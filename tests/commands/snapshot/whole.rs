@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
+use super::stand_in::{CLOUD, Nova};
 use crate::lab::command::{run, snapcow_in};
 use crate::lab::lab;
-use crate::stand_in::{CLOUD, Nova};
 
 #[test]
 fn a_running_server_is_stopped_taken_started_and_compacted() {
@@ -133,7 +133,7 @@ fn a_snapshot_that_is_qcow2_already_is_the_image() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("disk.qcow2");
     let mut command = std::process::Command::new("qemu-img");
-    command.args(["convert", "-f", "raw", "-O", "qcow2"]).arg(crate::stand_in::disk(&lab)).arg(&file);
+    command.args(["convert", "-f", "raw", "-O", "qcow2"]).arg(super::stand_in::disk(&lab)).arg(&file);
     assert!(command.status().expect("qemu-img, of Debian's qemu-utils").success());
     let server = nova.server("qcow2", json!({"format": "qcow2", "disk": file}));
     let ran = run(&mut server.snapshot(&["--stop", "--property", "os_distro=debian"])).ok();
@@ -194,7 +194,7 @@ fn two_commands_from_a_running_server_to_a_shared_and_accepted_image() {
         (&member["member_id"], &member["status"]),
         (&json!(lab.text("/projects/lab-b")), &json!("accepted"))
     );
-    let (source, file) = (format!("glance:{id}"), crate::stand_in::disk(&lab));
+    let (source, file) = (format!("glance:{id}"), super::stand_in::disk(&lab));
     // The other project reads what the disk holds.
     let words = ["verify", file.to_str().unwrap(), &source, "--json"];
     run(snapcow_in(&lab, "lab-b", words).env("OS_REGION_NAME", "RegionRanges")).ok();

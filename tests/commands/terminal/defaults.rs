@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::{disk, run, said, snapcow};
+use super::{disk, run, said, snapcow};
 
 /// A folder as `$XDG_CONFIG_HOME`.
 fn home(text: &str) -> tempfile::TempDir {

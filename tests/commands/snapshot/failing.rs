@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
+use super::stand_in::Nova;
 use crate::lab::command::run;
 use crate::lab::lab;
-use crate::stand_in::Nova;
 
 #[test]
 fn a_snapshot_that_comes_to_nothing_leaves_nothing() {

@@ -7,9 +7,9 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 use snapcow::embedded::{Faults, SeedHash};
 
+use super::{Bench, MIB, said};
 use crate::lab::command::start;
 use crate::lab::machine::{SYS_ADMIN, has_capability, left_out};
-use crate::{Bench, MIB, said};
 
 #[test]
 fn raw_and_qcow2_images_are_saved_as_they_are_or_expanded() {
@@ -159,21 +159,21 @@ fn a_full_disk_is_told_and_what_came_so_far_is_of_use() {
     let Some(small) = Small::new(4) else { return };
     let to = |name: &str| small.0.path().join(name).to_str().unwrap().to_owned();
     bench.ran(&["compact", &to("a")]).refuses(7, &["are needed", "are free"]);
-    assert!(crate::names(small.0.path()).is_empty());
+    assert!(super::names(small.0.path()).is_empty());
     let ran =
         bench.ran(&["snapshot", &to("b")]).refuses(7, &["No space left", "free some space", "are kept in"]);
     assert!(ran.stderr.contains("zeros take no room"), "{}", ran.stderr);
-    assert_eq!(crate::names(small.0.path()), ["b.snapcow-part", "b.snapcow-part.txt"]);
+    assert_eq!(super::names(small.0.path()), ["b.snapcow-part", "b.snapcow-part.txt"]);
     // Nothing is kept where nothing is wanted.
     bench.ran(&["snapshot", &to("b"), "--no-resume"]).refuses(7, &["No space left"]);
-    assert!(crate::names(small.0.path()).is_empty());
+    assert!(super::names(small.0.path()).is_empty());
     let Some(enough) = Small::new(13) else { return };
     let to = |name: &str| enough.0.path().join(name).to_str().unwrap().to_owned();
     // The zeros of the raw disk take no room; beside its qcow2 image it does not fit.
     bench.ran(&["snapshot", &to("a")]).ok();
     std::fs::remove_file(to("a")).unwrap();
     bench.ran(&["compact", &to("a"), "--to", "raw"]).refuses(7, &["No space left", "are kept in"]);
-    assert_eq!(crate::names(enough.0.path()), ["a.snapcow-part", "a.snapcow-part.txt"]);
+    assert_eq!(super::names(enough.0.path()), ["a.snapcow-part", "a.snapcow-part.txt"]);
     assert!(std::fs::metadata(to("a.snapcow-part")).unwrap().len() > 9 * MIB as u64);
 }
 
@@ -195,5 +195,5 @@ fn a_rehearsal_says_what_would_be_done_and_does_nothing() {
     }
     assert_eq!(bench.names(), ["a.snapcow-part"]);
     let ran = bench.ran(&["snapshot", "-", "--dry-run"]).ok();
-    assert!(crate::said(&ran).contains("standard output") && ran.stdout.len() < 1000);
+    assert!(super::said(&ran).contains("standard output") && ran.stdout.len() < 1000);
 }

@@ -6,10 +6,10 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::json;
 
+use super::stand_in::{Nova, Server};
 use crate::lab::command::{Running, run, start};
 use crate::lab::lab;
 use crate::lab::proxy::{Hold, Proxy};
-use crate::stand_in::{Nova, Server};
 
 /// The stages of Nova, in order.
 const STAGES: [&str; 6] =
@@ -80,7 +80,7 @@ fn after_a_kill_and_a_long_pause_the_same_command_ends_right() {
         // Without --stop, and on another day without a name: the notes know both.
         let mut words = vec!["snapshot", server.id.as_str()];
         words.extend((stage == "stopping").then_some(server.image.as_str()));
-        let ran = run(&mut crate::lab::command::snapcow_in(&lab, crate::stand_in::CLOUD, words)).ok();
+        let ran = run(&mut crate::lab::command::snapcow_in(&lab, super::stand_in::CLOUD, words)).ok();
         server.has_one_compact_image(&ran.image_id());
         server.runs();
     }

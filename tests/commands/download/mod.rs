@@ -1,9 +1,5 @@
 //! `snapcow download`, against an in-process Glance whose faults come when they are wanted, and against the real one
 //! of `tools/openstack`.
-#![cfg(all(feature = "cli", feature = "embedded"))]
-
-#[path = "../lab/mod.rs"]
-mod lab;
 
 mod breaks;
 mod files;
@@ -18,8 +14,8 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 use snapcow::embedded::{EmbeddedGlance, EmbeddedOptions, Faults, ImageSpec, SeedHash};
 
-use lab::command::{Ran, run, snapcow};
-use lab::disk::Noise;
+use crate::lab::command::{Ran, run, snapcow};
+use crate::lab::disk::Noise;
 
 const MIB: usize = 1 << 20;
 

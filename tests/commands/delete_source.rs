@@ -1,20 +1,14 @@
 //! `convert --delete-source`: against the in-process Glance, which has hashes or none and refuses on demand; and
 //! against the lab's.
-#![cfg(all(feature = "cli", feature = "embedded"))]
-
-#[path = "faults/bench.rs"]
-#[allow(dead_code, reason = "each test program uses a part of it")]
-mod bench;
-mod lab;
 
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bench::{Bench, MIB, Noise, wait, with};
-use lab::command::{Ran, run, snapcow, snapcow_in, start};
-use lab::lab;
-use lab::rest::{Named, Rest};
+use crate::bench::{Bench, MIB, Noise, wait, with};
+use crate::lab::command::{Ran, run, snapcow, snapcow_in, start};
+use crate::lab::lab;
+use crate::lab::rest::{Named, Rest};
 use rustix::process::Signal;
 use serde_json::{Map, Value, json};
 use snapcow::embedded::{

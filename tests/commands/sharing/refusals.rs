@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
+use super::{as_a, as_b, lab_b, members};
 use crate::lab::rest::{Named, Rest};
 use crate::lab::{lab, pattern};
-use crate::{as_a, as_b, lab_b, members};
 
 #[test]
 fn names_that_nearly_fit_are_proposed() {

@@ -6,10 +6,10 @@ use std::process::Command;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use super::{MIB, disk, names, said};
 use crate::lab::command::{Ran, run, snapcow_in, start};
 use crate::lab::rest::{Named, Rest};
 use crate::lab::{Lab, lab};
-use crate::{MIB, disk, names, said};
 
 fn download(lab: &Lab, cloud: &str, folder: &Path, words: &[&str]) -> Command {
     let mut command = snapcow_in(lab, cloud, [&["download"], words].concat());

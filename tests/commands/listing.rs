@@ -1,11 +1,8 @@
 //! `snapcow list` against the real Glance of `tools/openstack`; see `lab`.
-#![cfg(all(feature = "cli", feature = "openstack"))]
 
-mod lab;
-
-use lab::command::{Ran, run, snapcow_in};
-use lab::rest::{Named, Rest};
-use lab::{Lab, lab, pattern};
+use crate::lab::command::{Ran, run, snapcow_in};
+use crate::lab::rest::{Named, Rest};
+use crate::lab::{Lab, lab, pattern};
 use serde_json::{Value, json};
 use unicode_width::UnicodeWidthStr;
 

@@ -1,13 +1,10 @@
 //! `snapcow doctor`: a machine without a cloud, the lab, and what is wrong with either.
-#![cfg(all(feature = "cli", feature = "openstack"))]
-
-mod lab;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use lab::command::{Ran, run, snapcow, snapcow_in};
-use lab::{Lab, lab};
+use crate::lab::command::{Ran, run, snapcow, snapcow_in};
+use crate::lab::{Lab, lab};
 use serde_json::Value;
 
 fn checks(ran: &Ran) -> Value {
@@ -85,8 +82,8 @@ fn doctor(lab: &Lab, cloud: &str) -> Ran {
 #[test]
 fn the_lab_is_usable_and_says_where_ranges_are_served() {
     let Some(lab) = lab() else { return };
-    let rest = lab::rest::Rest::new(&lab);
-    let own = lab::rest::Named::new(&rest, "doctor");
+    let rest = crate::lab::rest::Rest::new(&lab);
+    let own = crate::lab::rest::Named::new(&rest, "doctor");
     rest.make(&own.name, &[7; 9000], serde_json::json!({}));
     for (cloud, level, words) in
         [("lab-ranges", "ok", "served"), ("lab-noranges", "note", "not served"), ("lab-tls", "ok", "served")]

@@ -257,7 +257,7 @@ fn an_image_whose_tables_repeat_does_not_keep_it_busy() {
     std::fs::write(&raw, disks::noise(5, 64 << 10)).unwrap();
     convert(&raw, &image, &[]);
     let mut bytes = std::fs::read(&image).unwrap();
-    let entry = crate::info::first_l1_entry(&bytes);
+    let entry = super::info::first_l1_entry(&bytes);
     // An L1 table of 32 MiB at the end, in which every entry names the one L2 table: a disk of 2 PiB.
     let at = (bytes.len() as u64).next_multiple_of(65536);
     bytes.resize(at as usize, 0);

@@ -3,9 +3,9 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use super::{as_a, as_b, lab_b, members, rest_b, stdout};
 use crate::lab::rest::{Named, Rest};
 use crate::lab::{lab, pattern};
-use crate::{as_a, as_b, lab_b, members, rest_b, stdout};
 
 #[test]
 fn one_command_does_both_ends_and_a_second_time_changes_nothing() {

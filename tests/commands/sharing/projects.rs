@@ -4,10 +4,10 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use snapcow::openstack::NewImage;
 
+use super::{as_a, lab_b, members, stdout};
 use crate::lab::command::{run, snapcow, snapcow_in};
 use crate::lab::rest::{Named, Rest};
 use crate::lab::{Lab, lab, pattern};
-use crate::{as_a, lab_b, members, stdout};
 
 /// Things of Keystone that are deleted in the end, the last one first.
 struct Made<'a> {

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
+use super::stand_in::{CLOUD, Nova};
 use crate::lab::command::{run, snapcow, snapcow_in};
 use crate::lab::lab;
-use crate::stand_in::{CLOUD, Nova};
 
 #[test]
 fn servers_in_a_state_that_forbids_it_say_what_to_do() {

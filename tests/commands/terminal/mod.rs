@@ -1,13 +1,7 @@
 //! The command as a person meets it: on a wide and a narrow terminal, on none, with a reader that went away.
-#![cfg(all(feature = "cli", feature = "openstack"))]
 
-#[path = "terminal/defaults.rs"]
 mod defaults;
-#[path = "lab/mod.rs"]
-mod lab;
-#[path = "terminal/papers.rs"]
 mod papers;
-#[path = "terminal/pty.rs"]
 mod pty;
 
 use std::io::{Read, Write};
@@ -15,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use lab::disk::Noise;
+use crate::lab::disk::Noise;
 use pty::{Pty, drawn, without_colours};
 use serde_json::Value;
 
@@ -159,7 +153,7 @@ fn without_a_terminal_lines_are_plain_and_few() {
 
 #[test]
 fn events_follow_their_schema() {
-    let Some(lab) = lab::lab() else { return };
+    let Some(lab) = crate::lab::lab() else { return };
     let folder = tempfile::tempdir().unwrap();
     let raw = disk(folder.path(), 8);
     let good =

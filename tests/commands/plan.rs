@@ -1,17 +1,14 @@
 //! `snapcow plan` against what a run then does: the size's interval decides, times are printed.
 //!
-//! `SNAPCOW_FULL=1 cargo test --release --test plan -- --nocapture` has disks of 256 MiB to 1 GiB and prints foretold
+//! `SNAPCOW_FULL=1 cargo test --release --test commands plan:: -- --nocapture` has disks of 256 MiB to 1 GiB and prints foretold
 //! and measured times; on a quiet machine, with `--test-threads=1`.
-#![cfg(all(feature = "cli", feature = "openstack", feature = "embedded"))]
-
-mod lab;
 
 use std::path::Path;
 
-use lab::command::{Ran, run, snapcow, snapcow_in};
-use lab::disk::Noise;
-use lab::lab;
-use lab::rest::{Named, Rest};
+use crate::lab::command::{Ran, run, snapcow, snapcow_in};
+use crate::lab::disk::Noise;
+use crate::lab::lab;
+use crate::lab::rest::{Named, Rest};
 use serde_json::{Value, json};
 use snapcow::embedded::{ImageData, Shape, VmImage};
 

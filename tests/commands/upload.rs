@@ -1,20 +1,14 @@
 //! `snapcow upload`: files of every kind into the lab's Glance; and one that refuses, or is interrupted, in the process.
-#![cfg(all(feature = "cli", feature = "embedded"))]
-
-#[path = "faults/bench.rs"]
-#[allow(dead_code, reason = "each test program uses a part of it")]
-mod bench;
-mod lab;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use bench::{MIB, with};
-use lab::command::{run, snapcow, snapcow_in, start};
-use lab::disk::Noise;
-use lab::lab;
-use lab::rest::{Named, Rest};
+use crate::bench::{MIB, with};
+use crate::lab::command::{run, snapcow, snapcow_in, start};
+use crate::lab::disk::Noise;
+use crate::lab::lab;
+use crate::lab::rest::{Named, Rest};
 use rustix::process::Signal;
 use serde_json::json;
 use snapcow::embedded::{EmbeddedGlance, Fault, Faults, Refusal, Route};
@@ -69,7 +63,7 @@ fn holds(rest: &Rest, id: &str, files: &Files) {
     qemu_img(&["compare", "-f", "raw", "-F", &format, &files.word("disk.raw"), file.to_str().unwrap()]);
 }
 
-fn upload_in(lab: &lab::Lab, words: &[&str]) -> Command {
+fn upload_in(lab: &crate::lab::Lab, words: &[&str]) -> Command {
     snapcow_in(lab, "lab-noranges", [&["upload"], words].concat())
 }
 
@@ -225,7 +219,9 @@ fn what_breaks_is_sent_again_and_what_is_damaged_on_the_way_is_taken_back() {
 }
 
 /// Meets an upload in its middle.
-fn in_the_middle(meet: impl FnOnce(&lab::command::Running, &Path)) -> (lab::command::Ran, EmbeddedGlance) {
+fn in_the_middle(
+    meet: impl FnOnce(&crate::lab::command::Running, &Path),
+) -> (crate::lab::command::Ran, EmbeddedGlance) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("disk.raw");
     std::fs::write(&file, Noise(8).bytes(24 << 20)).unwrap();

@@ -1,8 +1,4 @@
 //! `snapcow snapshot` against the real Keystone and Glance of `tools/openstack` and its stand-in for Nova.
-#![cfg(all(feature = "cli", feature = "openstack"))]
-
-#[path = "../lab/mod.rs"]
-mod lab;
 
 mod failing;
 mod refused;

@@ -1,17 +1,13 @@
 //! Sharing, both ends, against the real Keystone and Glance of `tools/openstack`; see `lab`.
-#![cfg(all(feature = "cli", feature = "openstack"))]
-
-#[path = "../lab/mod.rs"]
-mod lab;
 
 mod both_ends;
 mod projects;
 mod records;
 mod refusals;
 
-use lab::Lab;
-use lab::command::{Ran, run, snapcow_in};
-use lab::rest::Rest;
+use crate::lab::Lab;
+use crate::lab::command::{Ran, run, snapcow_in};
+use crate::lab::rest::Rest;
 use reqwest::Method;
 use serde_json::Value;
 

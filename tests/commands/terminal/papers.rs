@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use crate::{run, said, snapcow};
+use super::{run, said, snapcow};
 
 /// Whether a program is there; CI installs groff and bash, and takes the other shells where they are.
 fn has(program: &str) -> bool {
