@@ -127,7 +127,10 @@ impl Replacement<'_> {
             (unfinished::REPLACES.into(), old.id.clone()),
             (unfinished::NAME.into(), unfinished::shown_name(old).into()),
         ];
-        if !self.options.how.dry_run {
+        if self.options.how.dry_run {
+            // What an earlier run left has that name, and would be cleared away.
+            args.image.allow_duplicate = !left.is_empty();
+        } else {
             consent::ask(&doomed, self.options, self.cancel)?;
             // With a state file the conversion knows better what it can use of it.
             if !self.options.how.state.as_ref().is_some_and(|file| file.exists()) {
