@@ -206,17 +206,25 @@ impl Look<'_> {
         let cs = self.engine.cluster_size;
         let all_bytes = extents.clusters * cs.bytes();
         let bytes = wish.bytes.unwrap_or((all_bytes / 64).clamp(LEAST_BYTES, MOST_BYTES));
-        if all_bytes <= bytes {
-            return self.in_order(extents, bytes);
-        }
         let mut random = Random(wish.seed);
-        let pilot_bytes = PILOT_BYTES.min(bytes * 2 / 3);
-        let runs = pilot_runs(extents, pilot_bytes.div_ceil(cs.bytes()), &mut random);
-        let half = Some(Instant::now() + wish.time / 2);
-        self.pilot = Some(self.pass(runs, half, false)?.pilot);
+        let pilot_bytes = PILOT_BYTES.min(bytes.min(all_bytes) * 2 / 3);
+        if all_bytes <= bytes {
+            let (looked, basis) = self.in_order(extents, bytes)?;
+            if basis == Basis::All {
+                return Ok((looked, basis));
+            }
+            // Too slow for all of it: pieces from all over tell more than the beginning.
+            self.map = ImageMap::new(cs, 0);
+            self.tables.clear();
+            self.deadline = Instant::now() + wish.time / 2;
+        } else {
+            let runs = pilot_runs(extents, pilot_bytes.div_ceil(cs.bytes()), &mut random);
+            let half = Some(Instant::now() + wish.time / 2);
+            self.pilot = Some(self.pass(runs, half, false)?.pilot);
+        }
 
         let most = if self.engine.source.facts().is_remote { UNITS_REMOTE } else { UNITS_LOCAL };
-        let left = (bytes - pilot_bytes) / cs.bytes();
+        let left = (bytes.min(all_bytes) - pilot_bytes) / cs.bytes();
         let unit = left.div_ceil(most).max(UNIT_BYTES / cs.bytes()).max(1);
         let units = extents.clusters.div_ceil(unit);
         let strata = (left / unit).clamp(ROUNDS, most.max(ROUNDS)).min(units);

@@ -54,7 +54,7 @@ fn without_a_cloud_the_machine_alone_is_looked_at() {
     assert_eq!(json["usable"], true);
     has(&json, "cloud", "note", "none is configured");
     has(&json, "program", "ok", "libdeflater");
-    has(&json, "spool", check(&json, "spool")["level"].as_str().unwrap(), "free in");
+    assert_ne!(check(&json, "spool")["level"], "problem", "{json:#}");
     has(&json, "proxy", "note", "https_proxy");
     let all = format!("{}{}", String::from_utf8_lossy(&ran.stdout), ran.stderr);
     assert!(!all.contains("secret"), "{all}");
