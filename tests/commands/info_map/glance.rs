@@ -143,7 +143,7 @@ fn what_a_map_calls_zero_is_not_fetched_and_the_hash_proves_it() {
         "--spool-disk",
         "0",
         "--memory",
-        "64MiB",
+        "96MiB",
     ];
     cloud.run(&words).exits(0);
     std::fs::remove_file(cloud.file("a.qcow2")).unwrap();
@@ -176,7 +176,7 @@ fn without_ranges_the_bytes_are_held_against_the_map() {
         "--spool-disk",
         "0",
         "--memory",
-        "64MiB",
+        "96MiB",
     ];
     cloud.run(&words).exits(0);
     std::fs::remove_file(cloud.file("a.qcow2")).unwrap();
