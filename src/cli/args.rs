@@ -31,7 +31,7 @@ Level: fast (for zlib by ISA-L), default, small, or a number: 1 to 12 for zlib (
 
 /// Turns a RAW OpenStack snapshot into a compact qcow2 image, without the raw image ever being on disk
 #[derive(Debug, Parser)]
-#[command(name = "snapcow", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
+#[command(name = "snapcow", version, disable_help_subcommand = true)]
 pub struct Args {
     #[command(subcommand)]
     pub command: Command,
@@ -46,65 +46,48 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Convert a raw disk to a qcow2 image
-    #[command(after_help = EXIT_CODES)]
     Convert(Box<ConvertArgs>),
     /// Tell what a conversion would be: size, time, route, quota; nothing is made
-    #[command(after_help = EXIT_CODES)]
     Plan(Box<super::plan::PlanArgs>),
     /// Put a compact image in the place of a raw one, under its name
     #[cfg(feature = "openstack")]
-    #[command(after_help = EXIT_CODES)]
     Replace(Box<super::replace::ReplaceArgs>),
     /// Save an image from Glance to a file, as it is or as a raw disk
     #[cfg(feature = "openstack")]
-    #[command(after_help = EXIT_CODES)]
     Download(Box<super::download::DownloadArgs>),
     /// Make a compact image of a server: stop, snapshot, start, convert, delete the raw image
     #[cfg(feature = "openstack")]
-    #[command(after_help = EXIT_CODES)]
     Snapshot(Box<super::snapshot::SnapshotArgs>),
     /// Look whether this machine and this cloud can do the job, and what will be slow
-    #[command(after_help = EXIT_CODES)]
     Doctor(Box<super::doctor::DoctorArgs>),
     /// Upload a file: a raw disk, compacted on the way, or a qcow2 image
     #[cfg(feature = "openstack")]
-    #[command(after_help = EXIT_CODES)]
     Upload(Box<super::upload::UploadArgs>),
     /// Look at a qcow2 image from the header to the last refcount
-    #[command(after_help = EXIT_CODES)]
     Check(Box<super::check::CheckArgs>),
     /// Compare two disks as their guests read them
-    #[command(after_help = EXIT_CODES)]
     Verify(Box<super::verify::VerifyArgs>),
     /// List images and what they take, the largest first
     #[cfg(feature = "openstack")]
-    #[command(after_help = EXIT_CODES)]
     List(Box<super::list::ListArgs>),
     /// Let other projects use an image
     #[cfg(feature = "openstack")]
-    #[command(after_help = EXIT_CODES)]
     Share(Box<super::share::ShareArgs>),
     /// Take an image back from other projects
     #[cfg(feature = "openstack")]
-    #[command(after_help = EXIT_CODES)]
     Unshare(Box<super::share::UnshareArgs>),
     /// Accept an image that another project shares with this one
     #[cfg(feature = "openstack")]
-    #[command(after_help = EXIT_CODES)]
     Accept(Box<super::accept::AnswerArgs>),
     /// Reject an image that another project shares with this one
     #[cfg(feature = "openstack")]
-    #[command(after_help = EXIT_CODES)]
     Reject(Box<super::accept::AnswerArgs>),
     /// List the projects that an image is shared with
     #[cfg(feature = "openstack")]
-    #[command(after_help = EXIT_CODES)]
     Members(Box<super::members::MembersArgs>),
     /// Tell what is known of an image without reading it
-    #[command(after_help = EXIT_CODES)]
     Info(Box<super::info::InfoArgs>),
     /// Show what a disk is made of: as a picture, a list, or the JSON of `qemu-img map`
-    #[command(after_help = EXIT_CODES)]
     Map(Box<super::map::MapArgs>),
     /// Convert a generated snapshot in a Glance of its own: needs nothing, leaves nothing
     #[cfg(feature = "embedded")]
@@ -389,17 +372,11 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use clap::CommandFactory;
-
-    #[test]
-    fn the_definition_is_sound() {
-        Args::command().debug_assert();
-    }
+    use crate::cli::help;
 
     #[test]
     fn the_help_fits_what_the_readme_promises() {
-        let mut command = Args::command();
+        let mut command = help::command();
         let help = command.find_subcommand_mut("convert").unwrap().render_long_help().to_string();
         for option in ["--spool-disk", "--memory", "--cluster-size", "--report", "Exit codes"] {
             assert!(help.contains(option), "{option}");
