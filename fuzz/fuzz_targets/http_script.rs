@@ -80,7 +80,7 @@ async fn make(cloud: &Cloud, call: &Call) -> Result<()> {
             }
         }
         Call::Show => drop(cloud.show(ID).await?),
-        Call::Delete => cloud.delete(ID).await?,
+        Call::Delete => drop(cloud.delete(ID).await?),
         Call::Probe(size) => drop(cloud.probe_range(ID, u64::from(*size)).await?),
         Call::Download => download(cloud, None).await?,
         Call::Range { start, len } => {

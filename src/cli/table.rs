@@ -214,7 +214,7 @@ mod tests {
         assert_eq!(lines(Some(40))[0], "NAME        ID         SIZE  AGE");
         assert_eq!(lines(Some(40))[1], "web-server  0bb22bac  1 GiB  3 d");
         assert_eq!(lines(Some(28))[1], "web-server  0bb22bac  1 GiB");
-        assert_eq!(lines(Some(24))[1], "web-s…  0bb22bac  1 GiB");
+        assert_eq!(lines(Some(24))[1], "web-se…  0bb22bac  1 GiB");
     }
 
     #[test]

@@ -86,6 +86,8 @@ impl Random {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::single_range_in_vec_init, reason = "lists of ranges, and some have one")]
+
     use super::*;
 
     #[test]

@@ -124,6 +124,8 @@ impl Holes {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::single_range_in_vec_init, reason = "lists of ranges, and some have one")]
+
     use super::*;
 
     fn holes(parts: &[(u64, bool)]) -> Holes {

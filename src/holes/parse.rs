@@ -210,6 +210,8 @@ impl<R> Guard<R> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::single_range_in_vec_init, reason = "lists of ranges, and some have one")]
+
     use proptest::prelude::*;
 
     use super::*;

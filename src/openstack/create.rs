@@ -85,7 +85,7 @@ pub struct Created {
 
 enum Posted {
     Made(Box<Image>),
-    Forbidden(Answer),
+    Forbidden(Box<Answer>),
 }
 
 impl Cloud {
@@ -140,7 +140,7 @@ impl Cloud {
                 Ok(answer) if answer.status.is_success() => {
                     return self.image_of(answer, what).map(|image| Posted::Made(Box::new(image)));
                 }
-                Ok(answer) if answer.status == 403 => return Ok(Posted::Forbidden(answer)),
+                Ok(answer) if answer.status == 403 => return Ok(Posted::Forbidden(Box::new(answer))),
                 // After a lost answer any refusal may come too late, and an ID in use is most likely our own record.
                 Ok(answer) if attempts.failures() > 0 => {
                     return self.made_after_all(new, what, self.refuse(&answer, what)).await;

@@ -54,10 +54,8 @@ impl Disk {
         let mut head = vec![0; disk.size().min(HEAD_BYTES as u64) as usize];
         match &disk.body {
             // A damaged cluster is no reason not to show the map.
-            Body::Qcow2(guest) => {
-                if guest.reader().read(&mut head, 0).is_ok() {
-                    disk.table = table(&head, disk.size());
-                }
+            Body::Qcow2(guest) if guest.reader().read(&mut head, 0).is_ok() => {
+                disk.table = table(&head, disk.size());
             }
             Body::Raw(input) => {
                 head.truncate(input.len.min(head.len() as u64) as usize);

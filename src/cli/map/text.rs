@@ -163,8 +163,8 @@ mod tests {
     fn drawn(look: Look) -> String {
         let mut tally = Tally::new(512 * MIB);
         for (start, len, kind, stored) in [
-            (0, MIB / 2, Kind::Compressed, MIB / 16),
-            (MIB / 2, 63 * MIB + MIB / 2, Kind::Zero, 0),
+            (0, MIB / 4, Kind::Compressed, MIB / 16),
+            (MIB / 4, 64 * MIB - MIB / 4, Kind::Zero, 0),
             (64 * MIB, 64 * MIB, Kind::Data, 64 * MIB),
         ] {
             tally.add(&Extent { start, len, kind, offset: None, stored });

@@ -282,10 +282,8 @@ impl Prepared<'_> {
     ) -> Forecast {
         let spool = self.spool(sample.as_ref(), resumed);
         let to_glance = matches!(self.target, TargetWords::Glance(_));
-        let rate = to_glance.then(|| match self.place.upload {
-            Some((rate, _)) => (rate, true),
-            None => (ASSUMED_UPLOAD_RATE, false),
-        });
+        let rate = self.place.upload.map_or((ASSUMED_UPLOAD_RATE, false), |(rate, _)| (rate, true));
+        let rate = to_glance.then_some(rate);
         let mut limit = None;
         let parts = match (image_bytes, resumed) {
             (Some(image), false) => self.parts(sample.as_ref(), image, spool, rate, &mut limit),

@@ -197,7 +197,7 @@ impl Show for Terminal {
 
     fn tick(&mut self, look: &Look, pace: &Pace, in_stage: Duration) {
         self.ticks += 1;
-        if self.ticks % DRAWN_TICKS == 0 {
+        if self.ticks.is_multiple_of(DRAWN_TICKS) {
             let (line, columns) = line::live(look, pace, in_stage, self.style());
             screen::draw(line, columns);
         }

@@ -74,7 +74,7 @@ fn noise_a_pause_and_a_slower_line_move_it_gently() {
     let noise = |at: f64| 100.0 + 60.0 * (at * 7.0).sin() * (at * 1.3).cos();
     let pause = |at: f64| if (30.0..40.0).contains(&at) { 0.0 } else { 100.0 };
     let slower = |at: f64| if at < 40.0 { 200.0 } else { 20.0 };
-    let bursts = |at: f64| if (at / 5.0) as u64 % 2 == 0 { 190.0 } else { 10.0 };
+    let bursts = |at: f64| if ((at / 5.0) as u64).is_multiple_of(2) { 190.0 } else { 10.0 };
     let cases: [(&dyn Fn(f64) -> f64, f64); 4] =
         [(&noise, 50.0), (&pause, 50.0), (&slower, 10.0), (&bursts, 50.0)];
     for (read, send) in cases {

@@ -57,7 +57,7 @@ pub fn run(options: &ReplaceArgs, quiet: bool, cancel: &Cancel) -> Result<()> {
     let mut replacement = Replacement { options, cloud, clouds, cancel, quiet };
     match (found.old, found.proven) {
         (Some(old), Some(new)) => replacement.delete_and_rename(&old, &new),
-        (Some(old), None) => replacement.from_the_beginning(&old, &found.left),
+        (Some(old), None) => replacement.start_over(&old, &found.left),
         (None, Some(new)) => {
             replacement
                 .note(format_args!("going on: the old image is deleted, {} takes its name", new.label()));
@@ -114,7 +114,7 @@ impl Replacement<'_> {
     }
 
     /// Everything, for an image of which no proven copy is there.
-    fn from_the_beginning(&mut self, old: &Image, left: &[Image]) -> Result<()> {
+    fn start_over(&mut self, old: &Image, left: &[Image]) -> Result<()> {
         if let Some((reason, advice)) = why_not_convertible(old) {
             let what = format!("image {} cannot be replaced: {reason}", old.label());
             return Err(Error::new(Stage::Source, Kind::Source, what).advise(advice));

@@ -101,7 +101,7 @@ fn what_cannot_be_downloaded_is_refused_with_a_sentence() {
     bench.ran(&["nobody"]).refuses(3, &["nobody"]);
     bench.ran(&["twice"]).refuses(3, &["names 2 images"]);
     bench.ran(&["disc", "--to", "raw"]).refuses(3, &["iso", "only qcow2 is expanded"]);
-    bench.ran(&["no qcow2", "--to", "raw"]).refuses(11, &["no qcow2"]);
+    bench.ran(&["no qcow2", "--to", "raw"]).refuses(3, &["no qcow2", "is not a qcow2 image"]);
     bench.ran(&["snapshot", "glance:b"]).refuses(2, &["no file"]);
     bench.ran(&["snapshot", "/nonexistent/a"]).refuses(7, &["/nonexistent/a"]);
     assert!(bench.names().is_empty());

@@ -131,7 +131,7 @@ fn a_stream_is_held_against_its_map() {
 #[test]
 fn maps_that_are_none_are_refused_before_anything_is_made() {
     let scene = Scene::new();
-    let huge = format!("[{}]", vec!["{\"offset\":5,\"length\":1,\"exists\":\"false\"}"; 3].join(","));
+    let huge = format!("[{}]", ["{\"offset\":5,\"length\":1,\"exists\":\"false\"}"; 3].join(","));
     for (json, words) in [
         ("", "ends too early"),
         ("{\"a\u{1b}\": 1}", "something else"),
