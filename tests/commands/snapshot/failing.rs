@@ -28,14 +28,14 @@ fn a_snapshot_that_never_ends_is_given_up() {
     let Some(lab) = lab() else { return };
     let nova = Nova::new(&lab);
     let server = nova.server("endless", json!({"hold": "upload"}));
-    let running = crate::lab::command::start(&mut server.snapshot(&["--stop", "--timeout", "3s"]));
+    let running = crate::lab::command::start(&mut server.snapshot(&["--stop", "--timeout", "15s"]));
     // Nova notices that its image is gone some time after that.
     while !server.images().is_empty() || server.asked("image ") == 0 {
         assert!(!running.has_ended());
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
     server.change(json!({"hold": null}));
-    let ran = running.finish().refuses(3, &["is `saving`", "`image_uploading` after 3 s", "--timeout"]);
+    let ran = running.finish().refuses(3, &["is `saving`", "`image_uploading` after 15 s", "--timeout"]);
     assert!(ran.stderr.contains("half-made raw image"), "{}", ran.stderr);
     server.has_no_image();
     server.runs();
@@ -47,7 +47,8 @@ fn a_task_that_never_ends_keeps_the_whole_image() {
     let Some(lab) = lab() else { return };
     let nova = Nova::new(&lab);
     let server = nova.server("task", json!({"faults": {"task": "never"}}));
-    let words = ["--stop", "--timeout", "4s", "--stop-timeout", "2s"];
+    // The image has to become whole meanwhile, on a machine that does other things too.
+    let words = ["--stop", "--timeout", "20s", "--stop-timeout", "10s"];
     let ran = run(&mut server.snapshot(&words)).refuses(3, &["is `active`", "image_uploading"]);
     assert!(ran.stderr.contains("is whole and kept"), "{}", ran.stderr);
     assert!(ran.stderr.contains(&format!("openstack server start {}", server.id)), "{}", ran.stderr);
@@ -89,7 +90,7 @@ fn a_server_that_does_not_start_is_said_and_the_next_run_goes_on() {
     let nova = Nova::new(&lab);
     for (fault, sentence) in [("refuse", "is locked"), ("never", "still SHUTOFF (powering-on)")] {
         let server = nova.server("no-start", json!({"faults": {"start": fault}}));
-        let words = ["--stop", "--stop-timeout", "2s"];
+        let words = ["--stop", "--stop-timeout", "10s"];
         let ran = run(&mut server.snapshot(&words)).refuses(3, &[sentence]);
         assert!(ran.stderr.contains(&format!("openstack server start {}", server.id)), "{}", ran.stderr);
         assert!(ran.stderr.contains("is whole and kept"), "{}", ran.stderr);
