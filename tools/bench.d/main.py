@@ -38,6 +38,7 @@ def arguments():
     add = parser.add_argument
     add("--quick", action="store_true", help="small disks, one round, no bar judged: a smoke test")
     add("--rounds", type=positive, help="rounds that count (5; 1 with --quick)")
+    add("--warm-up", type=int, choices=range(4), metavar="N", help="rounds before those (1; 0 with --quick)")
     add("--only", help="rows to measure, separated by commas; --list shows them")
     add("--scale", action="store_true", help="cost against size, fullness and threads; alone unless --only")
     add("--list", action="store_true", help="the rows, their rivals, and what is lacking")
@@ -164,7 +165,7 @@ def run(asked):
     rounds = asked.rounds or (1 if asked.quick else 5)
     with tempfile.TemporaryDirectory(prefix="snapcow-bench-", dir=asked.tmpfs) as tmpfs, \
             tempfile.TemporaryDirectory(prefix="snapcow-bench-", dir=asked.folder) as folder:
-        bench = Bench(pathlib.Path(tmpfs), pathlib.Path(folder), found, rounds, asked.quick)
+        bench = Bench(pathlib.Path(tmpfs), pathlib.Path(folder), found, rounds, asked.quick, asked.warm_up)
         result = {
             "schema": records.SCHEMA, "date": machine.today().strftime("%Y-%m-%dT%H:%M:%SZ"),
             "machine": machine.facts(folder, tmpfs), "versions": machine.versions(found),

@@ -24,9 +24,10 @@ def say(text):
 class Bench:
     """What all sittings share: two scratch folders, the programs, the disk that was made last."""
 
-    def __init__(self, tmpfs, folder, programs, rounds, quick):
+    def __init__(self, tmpfs, folder, programs, rounds, quick, warm=None):
         self.tmpfs, self.folder, self.programs = tmpfs, folder, programs
-        self.rounds, self.warm, self.quick = rounds, 0 if quick else 1, quick
+        self.rounds, self.quick = rounds, quick
+        self.warm = int(not quick) if warm is None else warm
         self.name = self.disk = self.source = self.cloud = None
         # Only the client, not the Python beside it.
         client = programs.paths["openstack"]
