@@ -178,9 +178,11 @@ fn a_source_that_is_the_base_of_another_image_is_refused() {
 
 /// Holds a run in the middle of its upload, changes the source, and lets it go on.
 fn changed_meanwhile(change: &ImageChanges, words: &[&str]) {
-    let bench = bench(Faults { upload_rate: Some(3 * MIB), ..Faults::default() }, SeedHash::Compute);
+    let bench = bench(Faults { upload_rate: Some(2 * MIB), ..Faults::default() }, SeedHash::Compute);
     let running = start(&mut command(&bench, &["--delete-source"]));
     wait_until("an upload", || bench.records(Route::Upload).iter().any(|put| put.received_bytes > MIB));
+    // The time of a record's last change is in whole seconds.
+    std::thread::sleep(Duration::from_millis(1100));
     wait(bench.cloud().update_image(&bench.source, change)).unwrap();
     keeps_both(&bench, running.finish(), words);
 }
@@ -191,8 +193,6 @@ fn a_source_that_was_changed_meanwhile_is_kept() {
         &ImageChanges { protected: Some(true), ..ImageChanges::default() },
         &["it is protected"],
     );
-    // Its record tells seconds.
-    std::thread::sleep(Duration::from_millis(1100));
     changed_meanwhile(&ImageChanges::name("snapshot"), &["changed"]);
 }
 
