@@ -163,7 +163,7 @@ mod tests {
     fn drawn(look: Look) -> String {
         let mut tally = Tally::new(512 * MIB);
         for (start, len, kind, stored) in [
-            (0, MIB / 4, Kind::Compressed, MIB / 16),
+            (0, MIB / 4, Kind::Compressed, MIB / 32),
             (MIB / 4, 64 * MIB - MIB / 4, Kind::Zero, 0),
             (64 * MIB, 64 * MIB, Kind::Data, 64 * MIB),
         ] {
