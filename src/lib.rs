@@ -40,7 +40,7 @@
 #![cfg_attr(feature = "openstack", doc = "```no_run")]
 #![cfg_attr(not(feature = "openstack"), doc = "```ignore")]
 //! use snapcow::convert::Conversion;
-//! use snapcow::error::{Result, Stage};
+//! use snapcow::error::{Error, Stage};
 //! use snapcow::openstack::{Cloud, CloudOptions, NewImage};
 //! use snapcow::source::GlanceSource;
 //!
@@ -48,7 +48,7 @@
 //!     let cloud = Cloud::connect(&CloudOptions::default(), Stage::Plan).await?;
 //!     let source = GlanceSource::find(&cloud, "myVmSnapshot").await?;
 //!     let new = NewImage { min_disk: 10, ..NewImage::private("myVmSnapshotCompact", "qcow2") };
-//!     Result::Ok((source, cloud.create(&new).await?.image, cloud))
+//!     Ok::<_, Error>((source, cloud.create(&new).await?.image, cloud))
 //! };
 //! let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
 //! let (source, created, cloud) = runtime.block_on(prepared)?;
