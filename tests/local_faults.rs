@@ -89,6 +89,37 @@ fn convert_as_somebody(folder: &Path, words: &[&str]) -> Command {
     command
 }
 
+/// As `sudo -u` and containers have it: HOME is somebody else's.
+#[test]
+fn a_home_that_may_not_be_entered_has_no_defaults() {
+    let folder = tempfile::tempdir().unwrap();
+    let (raw, home) = (folder.path().join("raw"), folder.path().join("home"));
+    let defaults = home.join(".config/snapcow/config.toml");
+    noise(&raw, 1 << 20);
+    std::fs::create_dir_all(defaults.parent().unwrap()).unwrap();
+    std::fs::write(&defaults, "level = \"no such\"\n").unwrap();
+    let target = folder.path().join("image.qcow2");
+    let run = |home_mode, file_mode| {
+        allow(&home, home_mode);
+        allow(&defaults, file_mode);
+        let words = ["--force", raw.to_str().unwrap(), target.to_str().unwrap()];
+        let output = convert_as_somebody(folder.path(), &words)
+            .env("HOME", &home)
+            .env_remove("XDG_CONFIG_HOME")
+            .output();
+        allow(&home, 0o700);
+        output
+    };
+    allow(folder.path(), 0o777);
+    allow(&raw, 0o644);
+    match run(0o000, 0o644) {
+        Ok(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr)),
+        Err(error) => return left_out(&format!("to be somebody else: {error}"), has_capability(SETUID)),
+    }
+    // A file in sight is meant for this user, and not passed over.
+    refuses(&run(0o755, 0o000).unwrap(), 2, &["read the defaults", "Permission denied", "--no-config"]);
+}
+
 #[test]
 fn a_read_only_target_is_refused_at_once() {
     let folder = tempfile::tempdir().unwrap();

@@ -33,7 +33,8 @@ pub struct Entry {
     pub values: Vec<String>,
 }
 
-/// The entries of a file. One that nobody asked for need not be there.
+/// The entries of a file. One that nobody asked for need not be there, nor lie where this user may look: `sudo -u` and
+/// containers leave HOME at another user's.
 ///
 /// # Errors
 /// `Usage`, with file and line.
@@ -47,7 +48,7 @@ pub fn read(path: &Path, is_asked_for: bool, bytes_max: u64, command: &Command) 
     let mut text = String::new();
     match std::fs::File::open(path) {
         Ok(file) => file.take(bytes_max + 1).read_to_string(&mut text).map_err(cannot)?,
-        Err(error) if !is_asked_for && is_absent(&error) => return Ok(Vec::new()),
+        Err(error) if !is_asked_for && (is_absent(&error) || is_out_of_sight(path)) => return Ok(Vec::new()),
         Err(error) => return Err(cannot(error)),
     };
     if text.len() as u64 > bytes_max {
@@ -58,6 +59,11 @@ pub fn read(path: &Path, is_asked_for: bool, bytes_max: u64, command: &Command) 
 
 fn is_absent(error: &std::io::Error) -> bool {
     matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
+}
+
+/// Not a file that may not be read, but a folder that may not be entered.
+fn is_out_of_sight(path: &Path) -> bool {
+    std::fs::metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
 }
 
 /// The entries of a text; `name` is what errors call it.
