@@ -12,7 +12,7 @@ use snapcow::sink::write_whole;
 use snapcow::units::parse_size;
 
 use super::args::{Args, Command, CompressionName};
-use super::{convert, tell};
+use super::{convert, prepare, tell};
 
 #[derive(Clone, Debug, Parser)]
 pub struct BenchArgs {
@@ -124,7 +124,7 @@ fn compression(args: &BenchArgs) -> Result<Compression> {
     let Command::Convert(conversion) = parsed.command else {
         return Err(Error::new(Stage::Plan, Kind::Other, "the benchmark's own words were misunderstood"));
     };
-    convert::format(&conversion).map(|(_, compression)| compression)
+    prepare::format(&conversion).map(|(_, compression)| compression)
 }
 
 fn read(path: &Path) -> Result<Report> {

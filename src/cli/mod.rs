@@ -33,6 +33,7 @@ mod near_file;
 mod nearby;
 mod opened;
 mod plan;
+mod prepare;
 mod progress;
 #[cfg(feature = "openstack")]
 mod replace;

@@ -6,7 +6,7 @@ use snapcow::convert::machine_facts;
 use snapcow::error::{Kind, Stage};
 use snapcow::units::Human;
 
-use super::super::convert::default_spool_dir;
+use super::super::prepare::default_spool_dir;
 use super::super::versions::versions;
 use super::{Checks, Level};
 

@@ -14,8 +14,8 @@ use snapcow::openstack::{Image, why_not_convertible};
 use snapcow::plan::estimate::Interval;
 
 use super::super::args::ConvertArgs;
-use super::super::convert;
 use super::super::glance::{self, Clouds};
+use super::super::prepare;
 use super::super::target::TargetWords;
 use super::rows::is_raw;
 
@@ -75,9 +75,9 @@ fn estimate(id: &str, clouds: &mut Clouds, cancel: &Cancel) -> Result<Compact> {
     if opened.source.facts().access != Access::Random {
         return Ok(Compact::Unknown("its store serves no ranges, so only all of it could be read".into()));
     }
-    let (geometry, compression) = convert::format(&options)?;
-    let spool_dir = convert::spool_dir(&options);
-    let plan = convert::make_plan(&options, &opened, &TargetWords::parse(target)?, &spool_dir)?;
+    let (geometry, compression) = prepare::format(&options)?;
+    let spool_dir = prepare::spool_dir(&options);
+    let plan = prepare::make_plan(&options, &opened, &TargetWords::parse(target)?, &spool_dir)?;
     let job = Job {
         source: opened.source,
         source_digest: Err("a sample has none".into()),

@@ -1,10 +1,9 @@
 //! What a conversion would be, as data.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use snapcow::convert::{Basis, Cancel, Counters, Job, Proof, Sample, SampleWish, sample};
+use snapcow::convert::{Basis, Cancel, Job, Proof, Sample, SampleWish, sample};
 use snapcow::encode::Compression;
 use snapcow::error::Result;
 use snapcow::place::Geometry;
@@ -15,15 +14,10 @@ use snapcow::sink::FileSink;
 use snapcow::state::Keeper;
 
 use super::super::args::ConvertArgs;
-use super::super::convert;
-#[cfg(feature = "openstack")]
-use super::super::delete_source;
 #[cfg(feature = "openstack")]
 use super::super::glance::{self, Clouds};
-use super::super::known_holes;
-use super::super::opened::{Opened, open_source};
+use super::super::prepare::{Prepared, prepare};
 use super::super::report::Outcome;
-use super::super::state;
 use super::super::target::TargetWords;
 use super::LookArgs;
 #[cfg(feature = "openstack")]
@@ -93,16 +87,12 @@ pub struct Forecast {
 }
 
 /// What has been looked up.
-pub(super) struct Prepared<'a> {
+pub(super) struct Looked<'a> {
     options: &'a ConvertArgs,
-    target: TargetWords<'a>,
-    pub(super) plan: Plan,
+    prepared: Prepared<'a>,
     pub(super) job: Job,
-    keeper: Option<Keeper>,
     pub(super) begin_seconds: f64,
     pub(super) place: Place,
-    deletes: Vec<String>,
-    notes: Vec<String>,
 }
 
 /// Looks up, probes, samples.
@@ -114,7 +104,7 @@ pub fn make(
     #[cfg(feature = "openstack")] clouds: &mut Clouds,
     outcome: &mut Outcome,
 ) -> Result<Forecast> {
-    let mut prepared = prepare(
+    let mut looked = Looked::at(
         options,
         look,
         quiet,
@@ -123,13 +113,13 @@ pub fn make(
         clouds,
         outcome,
     )?;
-    let survey = prepared.keeper.as_mut().and_then(Keeper::take_survey);
+    let survey = looked.prepared.keeper.as_mut().and_then(Keeper::take_survey);
     let wish = SampleWish { bytes: look.sample, ..SampleWish::default() };
     let sample = match (&survey, look.sample) {
         (Some(_), _) | (None, Some(0)) => None,
-        _ => sample(&prepared.plan, &prepared.job, &wish)?,
+        _ => sample(looked.plan(), &looked.job, &wish)?,
     };
-    let cs = prepared.job.geometry.cluster_size.bytes();
+    let cs = looked.job.geometry.cluster_size.bytes();
     let (image, data) = match (&survey, &sample) {
         (Some(survey), _) => {
             let data = survey.map.data_clusters() * cs;
@@ -140,72 +130,8 @@ pub fn make(
         }
         (None, None) => (None, None),
     };
-    let known_by = known_by(survey.is_some(), sample.as_ref(), look, prepared.plan.facts.source.len);
-    Ok(prepared.forecast(sample, image, data, known_by, survey.is_some()))
-}
-
-fn prepare<'a>(
-    options: &'a ConvertArgs,
-    look: &LookArgs,
-    quiet: bool,
-    cancel: &Cancel,
-    #[cfg(feature = "openstack")] clouds: &mut Clouds,
-    outcome: &mut Outcome,
-) -> Result<Prepared<'a>> {
-    let begin = Instant::now();
-    let (geometry, compression) = convert::format(options)?;
-    let target = TargetWords::parse(&options.target)?;
-    state::check(options, matches!(target, TargetWords::File(_)))?;
-    #[cfg(feature = "openstack")]
-    delete_source::check(options, &target)?;
-    let opened = open_source(
-        options,
-        #[cfg(feature = "openstack")]
-        clouds,
-    )?;
-    let (opened, map_note) = known_holes::apply(options, opened)?;
-    target.refuse_source(&opened)?;
-    let spool_dir: PathBuf = convert::spool_dir(options);
-    let plan = convert::make_plan(options, &opened, &target, &spool_dir)?;
-    let mut notes = convert::notes(options, &target, &opened);
-    notes.extend(map_note);
-    outcome.planned(&opened, geometry, compression, &plan);
-    let mut deletes: Vec<String> = Vec::new();
-    #[cfg(feature = "openstack")]
-    if let Some(doomed) = delete_source::before(options, &opened, clouds)? {
-        notes.extend(doomed.notes);
-        deletes.push(format!("{}, once the new image is proven", opened.source.facts().name));
-    }
-    let words = target.name(
-        options,
-        #[cfg(feature = "openstack")]
-        clouds,
-    )?;
-    let proof = convert::proof(options, &plan, &target);
-    let keeper = state::open(options, &opened, words, quiet, (geometry, compression, proof))?;
-    let opening_seconds = begin.elapsed().as_secs_f64();
-    let place = place(
-        options,
-        look,
-        &target,
-        &opened,
-        &plan,
-        keeper.as_ref(),
-        #[cfg(feature = "openstack")]
-        clouds,
-    )?;
-    let begin_seconds = opening_seconds + 2.0 * place.request_seconds;
-    let job = Job {
-        source: opened.source,
-        source_digest: opened.digest,
-        proof,
-        geometry,
-        compression,
-        spool_dir,
-        counters: Arc::new(Counters::default()),
-        cancel: cancel.clone(),
-    };
-    Ok(Prepared { options, target, plan, job, keeper, begin_seconds, place, deletes, notes })
+    let known_by = known_by(survey.is_some(), sample.as_ref(), look, looked.plan().facts.source.len);
+    Ok(looked.forecast(sample, image, data, known_by, survey.is_some()))
 }
 
 /// Whether the target's name is free, and what its place says of itself.
@@ -213,17 +139,14 @@ fn prepare<'a>(
 fn place(
     options: &ConvertArgs,
     look: &LookArgs,
-    target: &TargetWords<'_>,
-    opened: &Opened,
-    plan: &Plan,
-    keeper: Option<&Keeper>,
+    prepared: &Prepared<'_>,
     #[cfg(feature = "openstack")] clouds: &mut Clouds,
 ) -> Result<Place> {
-    match target {
+    match &prepared.target {
         #[cfg(feature = "openstack")]
         TargetWords::Glance(name) => {
             let begin = Instant::now();
-            clouds.check_target_name(name, options, keeper.and_then(Keeper::image))?;
+            clouds.check_target_name(name, options, prepared.keeper.as_ref().and_then(Keeper::image))?;
             // One list of what is shown and one of what is hidden; without a look, one request by itself.
             let mut request_seconds = begin.elapsed().as_secs_f64() / 2.0;
             let begin = Instant::now();
@@ -232,11 +155,11 @@ fn place(
                 request_seconds = begin.elapsed().as_secs_f64();
             }
             let upload = if look.probe_upload { Some(probe::upload(clouds, options)?) } else { None };
-            let source = opened.image.as_ref();
+            let source = prepared.opened.image.as_ref();
             let total = usage.and_then(|usage| usage.total_bytes);
             Ok(Place {
                 min_disk_gib: Some((
-                    glance::min_disk(options, source, plan),
+                    glance::min_disk(options, source, &prepared.plan),
                     source.map(|image| image.min_disk),
                 )),
                 quota_free_bytes: total.and_then(|quota| quota.free()),
@@ -271,7 +194,49 @@ fn known_by(resumed: bool, sample: Option<&Sample>, look: &LookArgs, len: Option
     }
 }
 
-impl Prepared<'_> {
+impl<'a> Looked<'a> {
+    fn at(
+        options: &'a ConvertArgs,
+        look: &LookArgs,
+        quiet: bool,
+        cancel: &Cancel,
+        #[cfg(feature = "openstack")] clouds: &mut Clouds,
+        outcome: &mut Outcome,
+    ) -> Result<Self> {
+        let begin = Instant::now();
+        let prepared = prepare(
+            options,
+            quiet,
+            #[cfg(feature = "openstack")]
+            clouds,
+            outcome,
+        )?;
+        let opening_seconds = begin.elapsed().as_secs_f64();
+        let place = place(
+            options,
+            look,
+            &prepared,
+            #[cfg(feature = "openstack")]
+            clouds,
+        )?;
+        let begin_seconds = opening_seconds + 2.0 * place.request_seconds;
+        let job = prepared.job(Arc::default(), cancel);
+        Ok(Self { options, prepared, job, begin_seconds, place })
+    }
+
+    pub(super) fn plan(&self) -> &Plan {
+        &self.prepared.plan
+    }
+
+    /// Images that will be deleted, and when.
+    fn deletes(&self) -> Vec<String> {
+        #[cfg(feature = "openstack")]
+        if self.prepared.doomed.is_some() {
+            return vec![format!("{}, once the new image is proven", self.job.source.facts().name)];
+        }
+        Vec::new()
+    }
+
     fn forecast(
         self,
         sample: Option<Sample>,
@@ -281,7 +246,7 @@ impl Prepared<'_> {
         resumed: bool,
     ) -> Forecast {
         let spool = self.spool(sample.as_ref(), resumed);
-        let to_glance = matches!(self.target, TargetWords::Glance(_));
+        let to_glance = matches!(self.prepared.target, TargetWords::Glance(_));
         let rate = self.place.upload.map_or((ASSUMED_UPLOAD_RATE, false), |(rate, _)| (rate, true));
         let rate = to_glance.then_some(rate);
         let mut limit = None;
@@ -290,13 +255,14 @@ impl Prepared<'_> {
             _ => Vec::new(),
         };
         let total = parts.iter().map(|part| part.seconds).reduce(Seconds::plus);
-        let creates = match &self.target {
+        let creates = match &self.prepared.target {
             TargetWords::Glance(name) => vec![format!("image `{name}`")],
             TargetWords::File(path) => vec![format!("file {}", path.display())],
             TargetWords::Stdout => Vec::new(),
         };
-        let mut notes = self.notes;
-        notes.extend(self.plan.notes.iter().cloned());
+        let deletes = self.deletes();
+        let Prepared { plan, mut notes, .. } = self.prepared;
+        notes.extend(plan.notes.iter().cloned());
         Forecast {
             source: self.options.source.clone(),
             target: self.options.target.clone(),
@@ -304,7 +270,7 @@ impl Prepared<'_> {
             compression: self.job.compression,
             proof: self.job.proof,
             source_hash: self.job.source_digest.is_ok(),
-            plan: self.plan,
+            plan,
             image_bytes,
             data_bytes,
             known_by,
@@ -319,20 +285,20 @@ impl Prepared<'_> {
             quota_used_bytes: self.place.quota_used_bytes,
             upload_rate: rate,
             creates,
-            deletes: self.deletes,
+            deletes,
             notes,
         }
     }
 
     fn spool(&self, sample: Option<&Sample>, resumed: bool) -> Spool {
-        if self.plan.route == Route::Direct {
+        if self.plan().route == Route::Direct {
             return Spool::None;
         }
         if resumed {
             return Spool::Rereads { surely: true };
         }
         let Some(sample) = sample else { return Spool::Unknown };
-        let room = self.plan.budget.spool_memory_bytes + self.plan.budget.spool_disk_bytes;
+        let room = self.plan().budget.spool_memory_bytes + self.plan().budget.spool_disk_bytes;
         let stored = sample.content.stored_bytes;
         if stored.high <= room { Spool::Fits } else { Spool::Rereads { surely: stored.low > room } }
     }

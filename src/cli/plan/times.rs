@@ -5,7 +5,7 @@ use snapcow::plan::Route;
 use snapcow::plan::estimate::Interval;
 use snapcow::plan::time::Limit;
 
-use super::forecast::{Prepared, Spool};
+use super::forecast::{Looked, Spool};
 
 /// Requests beside the transfers: the record, two looks at it when it has been sent, its name once more.
 const REQUESTS: f64 = 5.0;
@@ -44,7 +44,7 @@ pub struct Part {
     pub basis: &'static str,
 }
 
-impl Prepared<'_> {
+impl Looked<'_> {
     /// The run's time in its parts; they follow each other, but for a second read, which runs beside the upload.
     pub(super) fn parts(
         &self,
@@ -58,14 +58,14 @@ impl Prepared<'_> {
         let cs = self.job.geometry.cluster_size;
         let pass = |clusters: u64| sample.model.seconds(sample.load(clusters, cs)).0;
         *limit = Some(sample.model.seconds(sample.load(sample.content.data_clusters.likely, cs)).1);
-        let from_glance = self.plan.facts.source.is_remote;
+        let from_glance = self.plan().facts.source.is_remote;
         let mut parts = vec![Part {
             name: "begin",
             words: if from_glance || rate.is_some() { "log in, look up, probe" } else { "open" }.into(),
             seconds: Seconds::exactly(self.begin_seconds),
             basis: "measured",
         }];
-        let to_file = self.plan.route == Route::Direct;
+        let to_file = self.plan().route == Route::Direct;
         let reading =
             if self.job.source_digest.is_ok() { "read, hash, scan, encode" } else { "read, scan, encode" };
         parts.push(Part {
@@ -109,7 +109,7 @@ impl Prepared<'_> {
 
     /// What the second read of a spool that was too small takes.
     fn second_read(&self, sample: &Sample, pass: &dyn Fn(u64) -> f64) -> Seconds {
-        let budget = &self.plan.budget;
+        let budget = &self.plan().budget;
         let room = (budget.spool_memory_bytes + budget.spool_disk_bytes) as f64;
         let stored = sample.content.stored_bytes;
         let clusters = sample.content.data_clusters;
