@@ -17,6 +17,7 @@ use snapcow::state::Keeper;
 
 use super::args::{CloudPairArgs, ConvertArgs, OnOff};
 use super::opened::Opened;
+use super::target_name::list;
 
 /// The clouds of a run, logged in to when first needed.
 pub struct Clouds {
@@ -163,30 +164,6 @@ impl Clouds {
         }
     }
 
-    /// Refuses a name that the project has already, unless it is `own` image's.
-    pub fn check_target_name(&mut self, name: &str, options: &ConvertArgs, own: Option<&str>) -> Result<()> {
-        let cloud = self.target_cloud()?;
-        if options.image.allow_duplicate {
-            return Ok(());
-        }
-        let mut same = self.wait(Stage::Sink, cloud.images_named_in_project(name))?;
-        same.retain(|image| own != Some(image.id.as_str()));
-        let Some(first) = same.first() else { return Ok(()) };
-        let refusal = Error::new(
-            Stage::Sink,
-            Kind::Target,
-            format!("the project has an image of that name already: {}", list(&same)),
-        );
-        Err(if first.status == "queued" && first.size.unwrap_or(0) == 0 {
-            refusal.advise(format!(
-                "it is empty, perhaps left by an interrupted run: openstack image delete {}, or give --allow-duplicate",
-                first.id
-            ))
-        } else {
-            refusal.advise("choose another name, or give --allow-duplicate")
-        })
-    }
-
     /// Creates the record of the target before a byte has moved.
     pub fn create_target(
         &mut self,
@@ -214,7 +191,9 @@ impl Clouds {
         if let Some(keeper) = keeper.as_deref_mut() {
             keeper.begin(Some(&new.id))?;
         }
-        let created = self.create(&new, keeper)?;
+        let created = self.create(&new, keeper.as_deref_mut())?;
+        self.give_way(name, &created.image, options)
+            .inspect_err(|_| keeper.into_iter().for_each(Keeper::image_is_gone))?;
         let mut notes = Vec::new();
         if !created.dropped_properties.is_empty() {
             notes.push(format!(
@@ -381,11 +360,4 @@ pub fn min_disk(options: &ConvertArgs, source: Option<&Image>, plan: &Plan) -> u
 /// Whole GiB that hold so many bytes.
 pub fn gib(bytes: u64) -> u64 {
     bytes.div_ceil(1 << 30)
-}
-
-fn list(images: &[Image]) -> String {
-    let shown: Vec<_> =
-        images.iter().take(20).map(|image| format!("{} ({})", image.id, image.status)).collect();
-    let more = if images.len() > 20 { ", …" } else { "" };
-    format!("{}{more}", shown.join(", "))
 }

@@ -50,6 +50,8 @@ mod summary;
 #[cfg(feature = "openstack")]
 mod table;
 mod target;
+#[cfg(feature = "openstack")]
+mod target_name;
 mod terminal;
 #[cfg(feature = "openstack")]
 mod upload;

@@ -86,6 +86,9 @@ fn report(options: &ConvertArgs, outcome: &Outcome, failure: Option<&Error>) -> 
         "dropped_properties": outcome.dropped_properties,
         "insecure": outcome.insecure,
         "dry_run": options.how.dry_run,
+        "map": options.how.map.as_ref().map(|file| {
+            json!({ "file": file.display().to_string(), "trusted": options.how.trust_map })
+        }),
     });
     #[cfg(feature = "openstack")]
     {

@@ -9,6 +9,7 @@ use crate::bench::{Bench, MIB, Noise, wait, with};
 use crate::lab::command::{Ran, run, snapcow, snapcow_in, start};
 use crate::lab::lab;
 use crate::lab::rest::{Named, Rest};
+use crate::snapshot::stand_in::Nova;
 use rustix::process::Signal;
 use serde_json::{Map, Value, json};
 use snapcow::embedded::{
@@ -284,4 +285,23 @@ fn in_the_lab_what_is_protected_foreign_or_a_base_is_refused() {
     rest.delete(&child_id);
     rest.patch(&id, json!([{"op": "replace", "path": "/protected", "value": true}]));
     refuses("lab-noranges", &["protected", "--unprotected"]);
+}
+
+/// By the stand-in for Nova: whoever rebuilds such a server needs the image.
+#[test]
+fn in_the_lab_the_image_of_a_server_is_refused() {
+    let Some(lab) = lab() else { return };
+    let nova = Nova::new(&lab);
+    let (source, target) = (Named::new(&nova.rest, "booted"), Named::new(&nova.rest, "copied"));
+    let id = nova.rest.make(&source.name, &small(), json!({}));
+    let words = ["convert", &source.glance(), &target.glance(), "--delete-source"];
+    {
+        let server = nova.server("made-from-it", json!({"image": id}));
+        run(&mut snapcow_in(&lab, "lab-noranges", words))
+            .refuses(3, &["servers were made from it", &server.name]);
+        assert_eq!(nova.rest.show(&id)["status"], "active");
+        target.assert_none();
+    }
+    run(&mut snapcow_in(&lab, "lab-noranges", words)).ok();
+    source.assert_none();
 }

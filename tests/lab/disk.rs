@@ -136,9 +136,11 @@ impl Noise {
 /// The image in Glance, uploaded if it is not there.
 fn uploaded(lab: &Lab, name: &str, raw: &Path) -> String {
     let rest = Rest::new(lab);
-    let len = raw.metadata().unwrap().len();
+    let meta = raw.metadata().unwrap();
+    // A disk that was built anew has other bytes.
+    let (len, built) = (meta.len(), format!("{:?}", meta.modified().unwrap()));
     for image in rest.named(name) {
-        if image["status"] == "active" && image["size"] == len {
+        if image["status"] == "active" && image["size"] == len && image["test_built"] == built.as_str() {
             return image["id"].as_str().unwrap().to_owned();
         }
         rest.delete(image["id"].as_str().unwrap());
@@ -149,7 +151,7 @@ fn uploaded(lab: &Lab, name: &str, raw: &Path) -> String {
             "min_disk": 12, "min_ram": 96, "tags": ["seeded", "snapshot"],
             "hw_disk_bus": "virtio", "os_distro": "debian", "base_image_ref": "",
             "owner_specified.openstack.md5": "0", "img_signature_hash_method": "SHA-256",
-            "cinder_encryption_key_deletion_policy": "on_image_deletion",
+            "cinder_encryption_key_deletion_policy": "on_image_deletion", "test_built": built,
         }));
         super::run(|lab| async move {
             let cloud = lab.connect("lab-noranges").await;

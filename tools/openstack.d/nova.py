@@ -318,10 +318,14 @@ class Server:
                                              "os_hash_value = NULL")
         except (Gone, Refused, OSError, http.client.HTTPException) as error:
             self.note(f"upload ended: {type(error).__name__} {error}")
-            if fault == "killed":
-                self.cloud.kill(glance, image)
-            else:
-                glance.delete(image)
+            try:
+                if fault == "killed":
+                    self.cloud.kill(glance, image)
+                else:
+                    glance.delete(image)
+            except (Refused, OSError, http.client.HTTPException) as error:
+                # Somebody else may be deleting it; the server is free again all the same.
+                self.note(f"not deleted: {error}")
             if self.gone:
                 return
         if self.faults.get("task") == "never":

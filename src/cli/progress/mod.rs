@@ -109,6 +109,10 @@ fn watch(end: &AtomicU8, counters: &Counters, work: Work, show: &mut dyn Show) {
     let begin = Instant::now();
     let mut pace = Pace::default();
     let mut look = sample(counters, work, begin.elapsed());
+    if !matches!(look.phase, Phase::Preparing | Phase::Survey) {
+        // This thread comes late: what it did not see is told below.
+        look.phase = Phase::Preparing;
+    }
     let mut stage_began = look.at;
     pace.see(&look);
     show.begin(&look, &pace);
@@ -120,11 +124,10 @@ fn watch(end: &AtomicU8, counters: &Counters, work: Work, show: &mut dyn Show) {
             // The counters do not tell what belongs to which side of the border: all that pass 1 counts was over then.
             let last = Look { phase: look.phase, ..now };
             show.settle(&last, now.at - stage_began, true);
-            if look.phase == Phase::Preparing && now.phase != Phase::Survey {
-                // It came and went between two looks.
-                let survey = Look { phase: Phase::Survey, ..now };
-                show.begin(&survey, &pace);
-                show.settle(&survey, now.at - look.at, true);
+            for phase in passed_between(look.phase, now.phase, work) {
+                let passed = Look { phase, ..now };
+                show.begin(&passed, &pace);
+                show.settle(&passed, now.at - look.at, true);
             }
             stage_began = now.at;
             pace.see(&now);
@@ -140,6 +143,18 @@ fn watch(end: &AtomicU8, counters: &Counters, work: Work, show: &mut dyn Show) {
             return show.end(&look, &pace, outcome);
         }
     }
+}
+
+/// Stages that came and went between two looks.
+fn passed_between(from: Phase, to: Phase, work: Work) -> impl Iterator<Item = Phase> {
+    let order = [Phase::Preparing, Phase::Survey, Phase::Deliver, Phase::Settle];
+    let place = move |phase| order.iter().position(|known| *known == phase).unwrap_or(0);
+    let passed = place(from) + 1..place(to).max(place(from) + 1);
+    order
+        .into_iter()
+        .take(passed.end)
+        .skip(passed.start)
+        .filter(move |phase| work.sends || *phase != Phase::Deliver)
 }
 
 fn sample(counters: &Counters, work: Work, at: Duration) -> Look {
@@ -266,4 +281,21 @@ impl Show for Log {
     }
 
     fn end(&mut self, _: &Look, _: &Pace, _: Option<bool>) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_stage_is_lost_between_two_looks() {
+        let passed =
+            |from, to, sends| passed_between(from, to, Work { len: None, sends }).collect::<Vec<_>>();
+        assert_eq!(passed(Phase::Preparing, Phase::Survey, true), []);
+        assert_eq!(passed(Phase::Preparing, Phase::Deliver, true), [Phase::Survey]);
+        assert_eq!(passed(Phase::Preparing, Phase::Settle, true), [Phase::Survey, Phase::Deliver]);
+        assert_eq!(passed(Phase::Preparing, Phase::Settle, false), [Phase::Survey]);
+        assert_eq!(passed(Phase::Survey, Phase::Settle, true), [Phase::Deliver]);
+        assert_eq!(passed(Phase::Settle, Phase::Survey, true), []);
+    }
 }

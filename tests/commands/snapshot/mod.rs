@@ -3,5 +3,6 @@
 mod failing;
 mod refused;
 mod resumed;
-mod stand_in;
+pub mod stand_in;
+mod together;
 mod whole;

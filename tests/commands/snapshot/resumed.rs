@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::stand_in::{Nova, Server};
+use super::stand_in::{Nova, Server, each};
 use crate::lab::command::{Running, run, start};
 use crate::lab::lab;
 use crate::lab::proxy::{Hold, Proxy};
@@ -26,9 +26,7 @@ fn signalled_at(server: &Server<'_>, stage: &str, signal: Signal) -> Running {
 
 #[test]
 fn an_interrupt_in_any_step_leaves_the_server_as_it_was_and_nothing_half_made() {
-    let Some(lab) = lab() else { return };
-    let nova = Nova::new(&lab);
-    for stage in STAGES {
+    each(&STAGES, |nova, stage| {
         let server = nova.server("interrupted", json!({"hold": stage}));
         let running = signalled_at(&server, stage, Signal::INT);
         std::thread::sleep(Duration::from_millis(300));
@@ -46,14 +44,12 @@ fn an_interrupt_in_any_step_leaves_the_server_as_it_was_and_nothing_half_made() 
         let ran = run(&mut server.snapshot(&["--stop"])).ok();
         server.has_one_compact_image(&ran.image_id());
         server.runs();
-    }
+    });
 }
 
 #[test]
 fn after_a_kill_in_any_step_the_same_command_ends_right() {
-    let Some(lab) = lab() else { return };
-    let nova = Nova::new(&lab);
-    for stage in STAGES {
+    each(&STAGES, |nova, stage| {
         let server = nova.server("killed", json!({"hold": stage}));
         let running = signalled_at(&server, stage, Signal::KILL);
         running.finish();
@@ -63,27 +59,28 @@ fn after_a_kill_in_any_step_the_same_command_ends_right() {
         server.runs();
         // Nova's work was not ordered twice.
         assert_eq!(server.asked("createImage"), 1, "{stage}: {:?}", server.events());
-    }
+    });
 }
 
 /// The next run comes only when Nova has ended everything that was under way.
 #[test]
 fn after_a_kill_and_a_long_pause_the_same_command_ends_right() {
-    let Some(lab) = lab() else { return };
-    let nova = Nova::new(&lab);
-    for (stage, status) in [("stopping", "SHUTOFF"), ("upload", "SHUTOFF"), ("starting", "ACTIVE")] {
-        let server = nova.server("killed-long", json!({"hold": stage}));
-        let running = signalled_at(&server, stage, Signal::KILL);
-        running.finish();
-        server.change(json!({"hold": null}));
-        server.wait_until(status);
-        // Without --stop, and on another day without a name: the notes know both.
-        let mut words = vec!["snapshot", server.id.as_str()];
-        words.extend((stage == "stopping").then_some(server.image.as_str()));
-        let ran = run(&mut crate::lab::command::snapcow_in(&lab, super::stand_in::CLOUD, words)).ok();
-        server.has_one_compact_image(&ran.image_id());
-        server.runs();
-    }
+    each(
+        &[("stopping", "SHUTOFF"), ("upload", "SHUTOFF"), ("starting", "ACTIVE")],
+        |nova, (stage, status)| {
+            let server = nova.server("killed-long", json!({"hold": stage}));
+            let running = signalled_at(&server, stage, Signal::KILL);
+            running.finish();
+            server.change(json!({"hold": null}));
+            server.wait_until(status);
+            // Without --stop, and on another day without a name: the notes know both.
+            let mut words = vec!["snapshot", server.id.as_str()];
+            words.extend((stage == "stopping").then_some(server.image.as_str()));
+            let ran = run(&mut crate::lab::command::snapcow_in(nova.lab, super::stand_in::CLOUD, words)).ok();
+            server.has_one_compact_image(&ran.image_id());
+            server.runs();
+        },
+    );
 }
 
 /// A record of ours that Nova's own death left half-made is no snapshot under way.
@@ -137,18 +134,17 @@ fn behind(proxy: &Proxy, server: &Server<'_>, folder: &std::path::Path) -> Comma
 
 #[test]
 fn a_signal_while_it_converts_keeps_the_raw_image_for_the_same_command() {
-    let Some(lab) = lab() else { return };
-    let nova = Nova::new(&lab);
-    for (hold, signal) in [
+    let cases = [
         (Hold::Download(4 << 20), Signal::INT),
         (Hold::Upload(2 << 20), Signal::INT),
         (Hold::Download(4 << 20), Signal::KILL),
         (Hold::Upload(2 << 20), Signal::KILL),
         (Hold::UploadAnswer, Signal::KILL),
-    ] {
+    ];
+    each(&cases, |nova, (hold, signal)| {
         let server = nova.server("converting", json!({}));
         let folder = tempfile::tempdir().unwrap();
-        let proxy = Proxy::start(&lab, "noranges", hold);
+        let proxy = Proxy::start(nova.lab, "noranges", hold);
         let running = start(&mut behind(&proxy, &server, folder.path()));
         proxy.wait_until_held(|| !running.has_ended());
         running.signal(signal);
@@ -168,5 +164,5 @@ fn a_signal_while_it_converts_keeps_the_raw_image_for_the_same_command() {
         assert_eq!(server.asked("createImage"), 1);
         assert_eq!(server.asked("os-stop"), 1);
         server.runs();
-    }
+    });
 }

@@ -10,10 +10,10 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use snapcow::openstack::NewImage;
 
-use crate::lab::Lab;
 use crate::lab::command::snapcow_in;
 use crate::lab::disk::Noise;
 use crate::lab::rest::Rest;
+use crate::lab::{Lab, lab};
 
 /// Longer than any stage takes.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -36,6 +36,17 @@ pub struct Server<'a> {
     pub name: String,
     /// Of the image that is to come.
     pub image: String,
+}
+
+/// Each case with a server and a thread of its own: most of the time they wait.
+pub fn each<T: Copy + Sync>(cases: &[T], test: impl Fn(&Nova<'_>, T) + Sync) {
+    let Some(lab) = lab() else { return };
+    let (lab, test) = (&lab, &test);
+    std::thread::scope(|scope| {
+        for case in cases {
+            scope.spawn(move || test(&Nova::new(lab), *case));
+        }
+    });
 }
 
 impl<'a> Nova<'a> {

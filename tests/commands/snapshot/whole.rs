@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::stand_in::{CLOUD, Nova};
+use super::stand_in::{CLOUD, Nova, each};
 use crate::lab::command::{run, snapcow_in};
 use crate::lab::lab;
 
@@ -29,42 +29,40 @@ fn a_running_server_is_stopped_taken_started_and_compacted() {
 
 #[test]
 fn a_server_runs_on_unless_it_is_to_be_stopped_and_one_that_is_off_stays_off() {
-    let Some(lab) = lab() else { return };
-    let nova = Nova::new(&lab);
-    for (status, words, said) in [
+    let cases = [
         ("ACTIVE", &[][..], "crash-consistent"),
         ("SHUTOFF", &["--stop"], "it is SHUTOFF"),
         ("PAUSED", &[], "it is PAUSED"),
         ("SUSPENDED", &[], "it is SUSPENDED"),
-    ] {
+    ];
+    each(&cases, |nova, (status, words, said)| {
         let server = nova.server("as-it-is", json!({"status": status}));
         let ran = run(&mut server.snapshot(words)).ok();
         assert!(ran.stderr.contains(said), "{}", ran.stderr);
         server.has_one_compact_image(&ran.image_id());
         assert_eq!(server.state()["status"], status);
         assert_eq!(server.asked("os-"), 0, "{:?}", server.events());
-    }
+    });
 }
 
 /// Below 2.45 the image is in a header, from there on in the body; some clouds tell no version at all.
 #[test]
 fn every_version_of_nova_will_do() {
-    let Some(lab) = lab() else { return };
-    let nova = Nova::new(&lab);
-    let base = lab.text("/nova");
-    for (path, version) in [
+    let cases = [
         ("/max-2.1/v2.1", "2.1"),
         ("/max-2.44/v2.1", "2.44"),
         ("/max-2.45/v2.1/", "2.45"),
         ("/max-2.90", "2.45"),
         ("/max-2.0/v2.1", "2.1"),
-    ] {
+    ];
+    each(&cases, |nova, (path, version)| {
+        let base = nova.lab.text("/nova");
         let server = nova.server("version", json!({"status": "SHUTOFF"}));
         let mut command = server.snapshot(&[]);
         let ran = run(command.env("OS_COMPUTE_ENDPOINT_OVERRIDE", format!("{base}{path}"))).ok();
         server.has_one_compact_image(&ran.image_id());
         assert_eq!(server.asked(&format!("createImage {version}")), 1, "{path}: {:?}", server.events());
-    }
+    });
 }
 
 #[test]
