@@ -268,7 +268,10 @@ impl Look<'_> {
             with_crc: true,
             resume: None,
         };
-        let (begin, cpu) = (Instant::now(), process_time());
+        let started = (Instant::now(), process_time());
+        let (mut begin, mut cpu) = started;
+        // What a pass costs to begin is no matter of its length: the time counts from when the first bytes are there.
+        let mut before = Unit::default();
         let mut is_late = false;
         let result = self.engine.run(order, &mut |chunk: &mut EncodedChunk| {
             let at = runs.partition_point(|run| run.end <= chunk.first.0);
@@ -287,6 +290,9 @@ impl Look<'_> {
                 }
             }
             *unit = unit.plus(here);
+            if before.clusters == 0 {
+                (before, begin, cpu) = (here, Instant::now(), process_time());
+            }
             is_late = until.is_some_and(|until| Instant::now() >= until);
             if is_late {
                 Err(Error::new(Stage::Plan, Kind::Other, "the time for a sample is up"))
@@ -300,9 +306,13 @@ impl Look<'_> {
         self.engine.cancel.check(Stage::Plan)?;
         let all = found.iter().copied().fold(Unit::default(), Unit::plus);
         self.read = self.read.plus(all);
+        // A pass of one chunk is all that there is to go by.
+        if all.clusters == before.clusters {
+            (before, begin, cpu) = (Unit::default(), started.0, started.1);
+        }
         let load = Load {
-            read_bytes: (all.clusters * cs.bytes()) as f64,
-            data_bytes: (all.data_clusters * cs.bytes()) as f64,
+            read_bytes: ((all.clusters - before.clusters) * cs.bytes()) as f64,
+            data_bytes: ((all.data_clusters - before.data_clusters) * cs.bytes()) as f64,
             hole_bytes: 0.0,
         };
         let cpu_seconds = process_time().saturating_sub(cpu).as_secs_f64();

@@ -39,7 +39,8 @@ pub struct LookArgs {
     /// be read]; 0 reads nothing
     #[arg(long, value_parser = parse_size, value_name = "SIZE")]
     pub sample: Option<u64>,
-    /// Measure the upload: create two images of 1 and 32 MiB in the target's Glance, and delete them again
+    /// Measure the upload: create images of 1, 32 and, where these arrive fast, 128 MiB in the target's Glance, one after
+    /// the other, and delete them again
     #[cfg(feature = "openstack")]
     #[arg(long)]
     pub probe_upload: bool,

@@ -11,23 +11,32 @@ use snapcow::openstack::{Cloud, NewImage, Upload};
 use super::super::args::{CloudPairArgs, ConvertArgs};
 use super::super::glance::Clouds;
 
-/// Sizes of the two images, in bytes: what an upload costs however short it is, and what each byte adds.
+/// Sizes of the first two images, in bytes: what an upload costs however short it is, and what each byte adds.
 const SHORT_BYTES: u64 = 1 << 20;
 const LONG_BYTES: u64 = 32 << 20;
+/// Where the long one takes less than so many seconds, it is over before the service has come into its stride, and a
+/// longer one tells.
+const FAST_SECONDS: f64 = 2.0;
+const LONGEST_BYTES: u64 = 128 << 20;
 /// Where the short one takes so many seconds, it says enough.
 const SLOW_SECONDS: f64 = 2.0;
 /// Bytes handed to the connection at once.
 const FRAME_BYTES: usize = 256 << 10;
 
-/// Sends two images and deletes them again. Gives bytes a second, and the seconds that an upload takes besides.
+/// Sends two images, or three where they arrive fast, and deletes them again. Gives bytes a second, and the seconds that an upload takes besides.
 pub fn upload(clouds: &mut Clouds, options: &ConvertArgs) -> Result<(f64, f64)> {
     let cloud = clouds.target_cloud()?;
     let short = one(clouds, &cloud, options, SHORT_BYTES)?;
     if short > SLOW_SECONDS {
         return Ok((SHORT_BYTES as f64 / short, 0.0));
     }
-    let long = one(clouds, &cloud, options, LONG_BYTES)?;
-    let rate = (LONG_BYTES - SHORT_BYTES) as f64 / (long - short).max(1e-3);
+    let mut bytes = LONG_BYTES;
+    let mut long = one(clouds, &cloud, options, bytes)?;
+    if long < FAST_SECONDS {
+        bytes = LONGEST_BYTES;
+        long = one(clouds, &cloud, options, bytes)?;
+    }
+    let rate = (bytes - SHORT_BYTES) as f64 / (long - short).max(1e-3);
     Ok((rate, (short - SHORT_BYTES as f64 / rate).max(0.0)))
 }
 
