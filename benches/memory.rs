@@ -72,6 +72,7 @@ fn run(source: &Arc<Memory>, compression: Compression, proof: Proof) -> Receipt 
     let header = compression.header_type();
     let job = Job {
         source: source.clone(),
+        free: None,
         source_digest: Err("nobody knows its hash".into()),
         proof,
         geometry: Geometry { compat: Compat::V1_1, compression: header, cluster_size: CS },

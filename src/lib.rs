@@ -113,6 +113,8 @@ pub mod faults;
 
 pub mod partitions;
 
+pub mod free;
+
 pub mod holes;
 
 pub mod markup;

@@ -155,6 +155,7 @@ fn run(source: Arc<dyn Source>, order: SinkOrder, target: Target, options: Optio
     }
     let job = Job {
         source,
+        free: None,
         source_digest: Err("nobody knows its hash".into()),
         proof: Proof { verify_encode: true, guest_digest: true },
         geometry: Geometry {

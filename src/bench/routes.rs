@@ -234,6 +234,7 @@ impl Bench<'_> {
             source_digest,
             // Its model has no stage for them.
             proof: Proof::NONE,
+            free: None,
             geometry: Geometry { compat: Compat::V1_1, compression: header, cluster_size: CLUSTER_SIZE },
             compression,
             spool_dir: self.workload.dir().to_owned(),

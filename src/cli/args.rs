@@ -151,6 +151,13 @@ pub struct ConversionArgs {
     #[arg(long, default_value = "1.1", help_heading = "Format")]
     pub compat: CompatName,
 
+    /// Leave out what the guest's filesystems have freed; the default is bit-exact
+    ///
+    /// Only what is proven free of ext2, ext3, ext4, XFS and swap, in partitions and in LVM; everything else is kept, and the
+    /// reason is told. For machines that were shut down properly, above all.
+    #[arg(long, help_heading = "Format")]
+    pub trim: bool,
+
     /// Encoder threads [default: one a core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), help_heading = "Resources")]
     pub threads: Option<u16>,

@@ -99,6 +99,7 @@ pub fn carry_out(
     let mut prepared = prepare(
         options,
         quiet,
+        cancel,
         #[cfg(feature = "openstack")]
         clouds,
         outcome,

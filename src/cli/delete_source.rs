@@ -96,6 +96,12 @@ pub fn check(options: &ConvertArgs, target: &TargetWords<'_>) -> Result<()> {
     if options.how.verify_encode == Some(OnOff::Off) {
         return usage("every cluster to be decoded again, which --verify-encode off forbids");
     }
+    if options.how.trim && options.delete_source != Some(DeleteSource::Unproven) {
+        let what =
+            "--delete-source needs an image that holds all of its source, and --trim leaves out what is free";
+        return Err(Error::new(Stage::Plan, Kind::Usage, what)
+            .advise("leave one of the two out, or give --delete-source=unproven if that is good enough"));
+    }
     Ok(())
 }
 

@@ -60,7 +60,13 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             ("What would be saved", "snapcow list --reclaimable"),
         ],
     ),
-    ("info", &[("An image in Glance", "snapcow info glance:web-2026-11")]),
+    (
+        "info",
+        &[
+            ("An image in Glance", "snapcow info glance:web-2026-11"),
+            ("What deleted files would save", "snapcow info --free disk.raw"),
+        ],
+    ),
     (
         "map",
         &[

@@ -53,6 +53,7 @@ mod target;
 #[cfg(feature = "openstack")]
 mod target_name;
 mod terminal;
+mod trim;
 #[cfg(feature = "openstack")]
 mod upload;
 mod verify;

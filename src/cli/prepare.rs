@@ -6,6 +6,7 @@ use std::sync::Arc;
 use snapcow::convert::{Cancel, Counters, Job, Proof, machine_facts};
 use snapcow::encode::{Compression, Family};
 use snapcow::error::{Error, Kind, Result, Stage};
+use snapcow::free::disk::Findings;
 use snapcow::place::Geometry;
 use snapcow::plan::{Facts, Plan, Wishes};
 use snapcow::qcow2::Compat;
@@ -19,7 +20,7 @@ use super::glance::Clouds;
 use super::opened::{Opened, open_source};
 use super::report::Outcome;
 use super::target::TargetWords;
-use super::{known_holes, state};
+use super::{known_holes, state, trim};
 
 /// A conversion of which nothing has been made yet.
 pub struct Prepared<'a> {
@@ -31,6 +32,8 @@ pub struct Prepared<'a> {
     pub proof: Proof,
     pub spool_dir: PathBuf,
     pub keeper: Option<Keeper>,
+    /// What is left out, where that was asked for.
+    pub free: Option<Arc<Findings>>,
     /// The image that is to go once the new one is proven.
     #[cfg(feature = "openstack")]
     pub doomed: Option<Doomed>,
@@ -45,6 +48,7 @@ pub struct Prepared<'a> {
 pub fn prepare<'a>(
     options: &'a ConvertArgs,
     quiet: bool,
+    cancel: &Cancel,
     #[cfg(feature = "openstack")] clouds: &mut Clouds,
     outcome: &mut Outcome,
 ) -> Result<Prepared<'a>> {
@@ -60,10 +64,12 @@ pub fn prepare<'a>(
     )?;
     let (opened, map_note) = known_holes::apply(options, opened)?;
     target.refuse_source(&opened)?;
+    let (opened, free) = trim::apply(options, opened, quiet, cancel)?;
     let spool_dir = spool_dir(options);
     let plan = make_plan(options, &opened, &target, &spool_dir)?;
     let mut notes = notes(options, &target, &opened);
     notes.extend(map_note);
+    outcome.free = free.clone();
     outcome.planned(&opened, geometry, compression, &plan);
     #[cfg(feature = "openstack")]
     let doomed = delete_source::before(options, &opened, clouds)?;
@@ -85,6 +91,7 @@ pub fn prepare<'a>(
         proof,
         spool_dir,
         keeper,
+        free,
         #[cfg(feature = "openstack")]
         doomed,
         notes,
@@ -98,6 +105,7 @@ impl Prepared<'_> {
             source: Arc::clone(&self.opened.source),
             source_digest: self.opened.digest.clone(),
             proof: self.proof,
+            free: self.free.clone(),
             geometry: self.geometry,
             compression: self.compression,
             spool_dir: self.spool_dir.clone(),

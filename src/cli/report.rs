@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use snapcow::convert::{Counters, Receipt, RouteTaken, SourceCheck, Timed};
 use snapcow::encode::Compression;
 use snapcow::error::{Error, Kind, Result, Stage};
+use snapcow::free::disk::Findings;
 use snapcow::hash::BLOCK_BYTES;
 use snapcow::place::Geometry;
 use snapcow::plan::{Plan, Route};
@@ -34,6 +35,8 @@ pub struct Outcome {
     pub insecure: bool,
     pub image_id: Option<String>,
     pub dropped_properties: Vec<String>,
+    /// What the filesystems of the source have freed, where that is left out.
+    pub free: Option<Arc<Findings>>,
     /// The source image that is to be deleted once all is proven.
     #[cfg(feature = "openstack")]
     pub doomed: Option<super::delete_source::Doomed>,
@@ -90,6 +93,9 @@ fn report(options: &ConvertArgs, outcome: &Outcome, failure: Option<&Error>) -> 
             json!({ "file": file.display().to_string(), "trusted": options.how.trust_map })
         }),
     });
+    if let Some(findings) = &outcome.free {
+        report["trim"] = super::trim::json(findings);
+    }
     #[cfg(feature = "openstack")]
     {
         report["deleted_source"] =

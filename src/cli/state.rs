@@ -25,7 +25,10 @@ pub fn open(
     let Some(path) = &options.how.state else { return Ok(None) };
     let key = Key {
         build: build(compression),
-        format: format!("{geometry:?}, {compression:?}, guest digest {}", proof.guest_digest),
+        format: format!(
+            "{geometry:?}, {compression:?}, guest digest {}, trim {}",
+            proof.guest_digest, options.how.trim
+        ),
         source: source(options, opened)?,
         target,
     };

@@ -56,6 +56,9 @@ pub fn receipt(receipt: &Receipt, outcome: &Outcome) -> String {
             memory.div_ceil(1 << 20)
         ));
     }
+    if let Some(findings) = &outcome.free {
+        super::trim::lines(findings).into_iter().for_each(&mut line);
+    }
     if !outcome.dropped_properties.is_empty() {
         line(format!("properties that Glance did not accept: {}", outcome.dropped_properties.join(", ")));
     }

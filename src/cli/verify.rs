@@ -8,7 +8,7 @@ use snapcow::convert::Cancel;
 use snapcow::error::{Error, Kind, Result, Stage};
 use snapcow::source::Source;
 use snapcow::units::Human;
-use snapcow::verify::{Comparison, compare};
+use snapcow::verify::{Comparison, compare, compare_trimmed, look_for_free};
 
 #[cfg(feature = "openstack")]
 use super::args::CloudPairArgs;
@@ -19,6 +19,8 @@ use super::image::{Format, interruptible, open_disk};
 
 /// Threads at most: decoding gains from them, and each holds a few MiB.
 const THREADS_MAX: usize = 16;
+/// Memory for the metadata of one filesystem, in bytes.
+const MEMORY_BYTES: u64 = 256 << 20;
 
 #[derive(Clone, Debug, Parser)]
 pub struct VerifyArgs {
@@ -32,6 +34,9 @@ pub struct VerifyArgs {
     /// Format of B
     #[arg(short = 'F', long, value_name = "FORMAT")]
     pub format_b: Option<Format>,
+    /// A is the raw disk, B an image made of it with --trim: where filesystems of A hold nothing, B may have zeros
+    #[arg(long)]
+    pub trimmed: bool,
     /// Comparing threads [default: one a core]; streams are compared by one
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
@@ -46,6 +51,10 @@ pub struct VerifyArgs {
 
 /// Runs the command.
 pub fn run(options: &VerifyArgs, quiet: bool, cancel: &Cancel) -> Result<()> {
+    if options.trimmed && (options.a == "-" || options.b == "-") {
+        let what = "--trimmed needs two disks that can be read at any place, and standard input is none";
+        return Err(Error::new(Stage::Plan, Kind::Usage, what).advise("save it to a file"));
+    }
     if options.a == "-" && options.b == "-" {
         let what = "only one of the two can be standard input";
         return Err(Error::new(Stage::Plan, Kind::Usage, what).advise("save the other to a file"));
@@ -71,9 +80,15 @@ pub fn run(options: &VerifyArgs, quiet: bool, cancel: &Cancel) -> Result<()> {
         || std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX),
         usize::from,
     );
+    let trimmed = options.trimmed;
     let names = [a.disk.name().to_owned(), b.disk.name().to_owned()];
     let comparison = interruptible(cancel, move || {
-        let comparison = compare(&*a.disk, &*b.disk, threads)?;
+        let comparison = if trimmed {
+            let findings = look_for_free(&*a.disk, MEMORY_BYTES)?;
+            compare_trimmed(&*a.disk, &*b.disk, &findings.free, threads)?
+        } else {
+            compare(&*a.disk, &*b.disk, threads)?
+        };
         [a.file, b.file].into_iter().flatten().try_for_each(|file| file.settle())?;
         Ok(comparison)
     })?;

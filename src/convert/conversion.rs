@@ -40,6 +40,7 @@ impl Conversion {
                 source: Arc::new(source),
                 source_digest: Err("nobody has told its hash".into()),
                 proof: Proof::default(),
+                free: None,
                 geometry,
                 compression,
                 spool_dir: spool_dir.into(),

@@ -27,8 +27,9 @@ pub(super) fn direct(engine: &Engine, job: &Job, file: FileSink, receipt: &mut R
     receipt.written_by = Some(file.method());
     let mut map = new_map(job);
     let mut placer = Placer::new(cs, Layout::head_last_data_start(cs));
-    let shared =
-        job.source.file().filter(|from| job.compression == Compression::None && file.can_share(from, cs));
+    // What is shared is as the source has it.
+    let is_as_it_is = job.compression == Compression::None && job.free.is_none();
+    let shared = job.source.file().filter(|from| is_as_it_is && file.can_share(from, cs));
     if shared.is_some() {
         receipt.written_by = Some("sharing blocks with the source");
     }

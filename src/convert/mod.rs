@@ -15,6 +15,7 @@ mod receipt;
 mod reserve;
 mod sample;
 mod strata;
+mod trim;
 mod worker;
 
 use std::path::PathBuf;
@@ -29,10 +30,12 @@ pub use pipeline::hash_data;
 pub use proof::Proof;
 pub use receipt::{Receipt, RouteTaken, SourceCheck};
 pub use sample::{Basis, Sample, SampleWish, sample};
+pub use trim::{look_for_free, without_free};
 
 use crate::encode::Compression;
 use crate::error::{Error, Kind, Result, Stage};
 use crate::flow::EncodedChunk;
+use crate::free::disk::Findings;
 use crate::hash::{Digest, GuestDigest};
 use crate::map::{DataCluster, ImageMap};
 use crate::place::{Geometry, Layout, Order, check_virtual_size};
@@ -61,6 +64,8 @@ pub struct Job {
     pub source_digest: Result<Digest, String>,
     /// Proofs to be made besides.
     pub proof: Proof,
+    /// What the filesystems of the disk have freed, and is to be written as zeros; see [`look_for_free`].
+    pub free: Option<Arc<Findings>>,
     /// Format of the image.
     pub geometry: Geometry,
     /// Compression of its clusters.
@@ -93,15 +98,7 @@ pub fn convert_from(
     mut keeper: Option<&mut Keeper>,
 ) -> Result<Receipt> {
     let begin = Instant::now();
-    let engine = Engine::new(
-        Arc::clone(&job.source),
-        job.geometry.cluster_size,
-        job.compression,
-        job.proof,
-        &plan.budget,
-        Arc::clone(&job.counters),
-        job.cancel.clone(),
-    );
+    let engine = Engine::new(job, &plan.budget, Arc::clone(&job.counters));
     let mut receipt = Receipt::new(&plan.facts.source.name, &plan.facts.sink.name);
     job.counters.enter(Phase::Survey);
     match target {

@@ -15,6 +15,7 @@ use std::time::Instant;
 
 use async_channel::{Receiver, Sender, bounded};
 
+use super::Job;
 use super::cancel::Cancel;
 use super::counters::{Counters, Timed};
 use super::proof::Proof;
@@ -24,6 +25,7 @@ use crate::encode::{Compression, Encoder, Verifier};
 use crate::error::{Error, Kind, Result, Stage};
 use crate::facts::Access;
 use crate::flow::{Body, CHUNK_BYTES, Chunk, EncodedChunk, Room};
+use crate::free::disk::Findings;
 use crate::hash::{Algorithm, Digest, Hasher};
 use crate::plan::Budget;
 use crate::scan;
@@ -38,6 +40,7 @@ pub(super) struct Engine {
     pub(super) proof: Proof,
     pub(super) counters: Arc<Counters>,
     pub(super) cancel: Cancel,
+    free: Option<Arc<Findings>>,
     threads: usize,
     bytes: Pool,
     rooms: Pool,
@@ -68,19 +71,19 @@ type Chunks = (Sender<Chunk>, Receiver<Chunk>);
 type Encoded = Result<EncodedChunk>;
 
 impl Engine {
-    pub(super) fn new(
-        source: Arc<dyn Source>,
-        cluster_size: ClusterSize,
-        compression: Compression,
-        proof: Proof,
-        budget: &Budget,
-        counters: Arc<Counters>,
-        cancel: Cancel,
-    ) -> Self {
-        let bytes = Pool::new(budget.chunk_buffers, CHUNK_BYTES);
-        let rooms = Pool::new(budget.room_buffers, CHUNK_BYTES);
-        let threads = budget.threads;
-        Self { source, cluster_size, compression, proof, counters, cancel, threads, bytes, rooms }
+    pub(super) fn new(job: &Job, budget: &Budget, counters: Arc<Counters>) -> Self {
+        Self {
+            source: Arc::clone(&job.source),
+            cluster_size: job.geometry.cluster_size,
+            compression: job.compression,
+            proof: job.proof,
+            free: job.free.clone(),
+            counters,
+            cancel: job.cancel.clone(),
+            threads: budget.threads,
+            bytes: Pool::new(budget.chunk_buffers, CHUNK_BYTES),
+            rooms: Pool::new(budget.room_buffers, CHUNK_BYTES),
+        }
     }
 
     /// Runs one pass and hands every chunk, encoded and in order, to `consume`.
@@ -115,6 +118,7 @@ impl Engine {
                     .then(|| Verifier::new(self.compression, self.cluster_size))
                     .flatten(),
                 cluster_size: self.cluster_size,
+                free: self.free.clone(),
                 counters: Arc::clone(&self.counters),
                 surveys,
                 with_crc: order.with_crc,

@@ -125,15 +125,7 @@ pub fn sample(plan: &Plan, job: &Job, wish: &SampleWish) -> Result<Option<Sample
     let begin = Instant::now();
     let cs = job.geometry.cluster_size;
     let counters = Arc::new(Counters::default());
-    let engine = Engine::new(
-        Arc::clone(&job.source),
-        cs,
-        job.compression,
-        job.proof,
-        &plan.budget,
-        Arc::clone(&counters),
-        job.cancel.clone(),
-    );
+    let engine = Engine::new(job, &plan.budget, Arc::clone(&counters));
     let mut look = Look {
         engine: &engine,
         hash: job.source_digest.as_ref().ok().map(|digest| digest.algorithm),

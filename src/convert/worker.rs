@@ -17,6 +17,7 @@ use crate::buffers::Buffer;
 use crate::encode::{Encoder, Verifier};
 use crate::error::{Error, Kind, Result, Stage};
 use crate::flow::{Body, Chunk, EncodedChunk, Form, ReadAt, Run};
+use crate::free::disk::Findings;
 use crate::hash::BlockDigests;
 use crate::scan;
 use crate::units::{ClusterSize, SECTOR_BYTES};
@@ -30,6 +31,8 @@ pub(super) struct Worker {
     /// Decodes again what has been encoded, where that is wanted.
     pub(super) verifier: Option<Verifier>,
     pub(super) cluster_size: ClusterSize,
+    /// What is written as zeros, whatever the source has there.
+    pub(super) free: Option<Arc<Findings>>,
     pub(super) counters: Arc<Counters>,
     /// Whether this is the survey: what a second read encodes again is no news about the disk.
     pub(super) surveys: bool,
@@ -78,6 +81,10 @@ impl Worker {
             Body::Unread { from, len, bytes, room } => (bytes, room, len, Some(from)),
         };
         let begin = self.cluster_size.start_of(chunk.first).0;
+        let mut bytes = bytes;
+        if unread.is_none() {
+            self.mask(&mut bytes[..have], begin);
+        }
         let mut bench = Bench {
             bytes,
             room,
@@ -106,6 +113,7 @@ impl Worker {
                 Some(from) => {
                     let have = have.clamp(start, end) - start;
                     bench.fetch(&**from, begin + start as u64, at, have, end - start)?;
+                    self.mask(&mut bench.bytes[at..at + have], begin + start as u64);
                 }
             }
             bench.digest(at, shown.clamp(start, end) - start);
@@ -116,6 +124,14 @@ impl Worker {
             }
         }
         Ok(self.finish(bench, guest_bytes))
+    }
+
+    /// Clears what is free of these bytes, which are at this guest offset.
+    fn mask(&self, bytes: &mut [u8], guest: u64) {
+        let Some(findings) = &self.free else { return };
+        for run in findings.free.within(guest..guest + bytes.len() as u64) {
+            bytes[(run.start - guest) as usize..(run.end - guest) as usize].fill(0);
+        }
     }
 
     /// Encodes the clusters of `bytes[at..at + len]`, which lie `start` bytes behind the beginning of the
@@ -242,6 +258,7 @@ mod tests {
             encoder,
             verifier: Verifier::new(compression, CS),
             cluster_size: CS,
+            free: None,
             counters: Arc::default(),
             surveys: true,
             with_crc: true,

@@ -5,15 +5,18 @@
 //! what the file lacks reads as zeros.
 
 mod disks;
+mod free;
 mod stream;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::error::{Error, Kind, Result, Stage};
+use crate::free::Runs;
 use crate::scan::zero::is_zero;
 use crate::units::SECTOR_BYTES;
 
 pub use disks::{Qcow2Disk, RawDisk};
+pub use free::look_for_free;
 pub use stream::StreamDisk;
 
 pub use crate::read::Extent;
@@ -108,6 +111,24 @@ pub fn compare(a: &dyn Disk, b: &dyn Disk, threads: usize) -> Result<Comparison>
     }
 }
 
+/// Compares a disk that can be read at any place with an image that may have zeros instead of what `free` has of it.
+///
+/// # Errors
+/// As [`compare`]; one of them is a stream.
+pub fn compare_trimmed(disk: &dyn Disk, image: &dyn Disk, free: &Runs, threads: usize) -> Result<Comparison> {
+    let (Some(disk_len), Some(image_len), false) =
+        (disk.size(), image.size(), disk.is_stream() || image.is_stream())
+    else {
+        let what = format!("one of {} and {} can be read only once", disk.name(), image.name());
+        return Err(Error::new(Stage::Plan, Kind::Usage, what).advise("save it to a file"));
+    };
+    let common = guest_size(disk_len).min(guest_size(image_len));
+    let task = Task { free: Some(free), ..Task::new([disk, image], common) };
+    let outcome = task.run(threads.max(1))?;
+    let longer = (guest_size(disk_len) != guest_size(image_len)).then_some(common);
+    Ok(outcome.comparison([Some(disk_len), Some(image_len)], outcome.difference().or(longer)))
+}
+
 /// Compares a stream of unknown length, the first of the two, with a disk of `len` bytes.
 fn compare_stream(sides: [&dyn Disk; 2], len: u64) -> Result<(Option<u64>, Task<'_>)> {
     let common = guest_size(len);
@@ -146,6 +167,8 @@ fn guest_size(len: u64) -> u64 {
 struct Task<'a> {
     sides: [&'a dyn Disk; 2],
     end: u64,
+    /// Where the second side may have zeros instead.
+    free: Option<&'a Runs>,
     next_section: AtomicU64,
     /// The lowest offset found to differ so far.
     first: AtomicU64,
@@ -167,6 +190,7 @@ impl<'a> Task<'a> {
         Self {
             sides,
             end,
+            free: None,
             next_section: AtomicU64::new(0),
             first: AtomicU64::new(u64::MAX),
             failed: AtomicBool::new(false),
@@ -233,8 +257,8 @@ impl<'a> Task<'a> {
                 at = end;
                 continue;
             }
-            let end = end.min(at + PIECE_BYTES);
-            if let Some(differs) = pair.differ(at, (end - at) as usize, [a.is_zero, b.is_zero])? {
+            let (end, is_free) = self.kind_of(at, end.min(at + PIECE_BYTES));
+            if let Some(differs) = pair.differ(at, (end - at) as usize, [a.is_zero, b.is_zero], is_free)? {
                 self.compared.fetch_add(differs, Ordering::Relaxed);
                 self.note_difference(at + differs);
                 return Ok(());
@@ -243,6 +267,15 @@ impl<'a> Task<'a> {
             at = end;
         }
         Ok(())
+    }
+
+    /// How far what is at `at` is all free, or all in use; and which of the two.
+    fn kind_of(&self, at: u64, end: u64) -> (u64, bool) {
+        match self.free.and_then(|free| free.within(at..end).next()) {
+            Some(run) if run.start == at => (run.end, true),
+            Some(run) => (run.start, false),
+            None => (end, false),
+        }
     }
 
     fn note_difference(&self, at: u64) {
@@ -261,8 +294,12 @@ impl<'a> Task<'a> {
 }
 
 impl Pair<'_> {
-    /// Where the next `len` bytes differ first, counted from `at`. What is zeros by a side's word is not read.
-    fn differ(&mut self, at: u64, len: usize, is_hole: [bool; 2]) -> Result<Option<u64>> {
+    /// Where the next `len` bytes differ first, counted from `at`. What is zeros by a side's word is not read. Where all
+    /// is free, zeros of the second side differ from nothing.
+    fn differ(&mut self, at: u64, len: usize, is_hole: [bool; 2], is_free: bool) -> Result<Option<u64>> {
+        if is_free && is_hole[1] {
+            return Ok(None);
+        }
         for (side, buffer) in self.buffers.iter_mut().enumerate() {
             if is_hole[side] {
                 continue;
@@ -277,7 +314,7 @@ impl Pair<'_> {
         let first = match is_hole {
             [true, _] if !is_zero(b) => first_nonzero(b),
             [_, true] if !is_zero(a) => first_nonzero(a),
-            [false, false] if a != b => a.iter().zip(b).position(|(a, b)| a != b),
+            [false, false] if a != b => a.iter().zip(b).position(|(a, b)| a != b && !(is_free && *b == 0)),
             _ => None,
         };
         Ok(first.map(|first| first as u64))

@@ -307,6 +307,7 @@ pub fn job(
         source,
         source_digest,
         proof: Proof::default(),
+        free: None,
         geometry: Geometry {
             compat: Compat::V1_1,
             compression: compression.header_type(),

@@ -77,6 +77,7 @@ fn run(source: Arc<dyn Source>, sink: SinkFacts, target: Target, how: How, dir: 
     let geometry = Geometry { compat: how.compat, compression: how.compression.header_type(), cluster_size };
     let job = Job {
         source,
+        free: None,
         source_digest: Err("not a service".into()),
         proof: Proof { verify_encode: true, guest_digest: true },
         geometry,

@@ -174,6 +174,7 @@ pub fn prepare(
     };
     let job = Job {
         source,
+        free: None,
         source_digest,
         geometry,
         compression: schedule.compression,

@@ -2,9 +2,10 @@
 //! or its file system say, its partitions.
 //!
 //! `--json` prints one object, `schema` is `snapcow/info/1`; lengths and offsets are bytes where their names do not
-//! say otherwise, and what is not known is null.
+//! say otherwise, and what is not known is null. With `--free` the `schema` is `snapcow/free/1`, see `free.rs`.
 
 mod facts;
+mod free;
 mod text;
 
 use clap::Parser;
@@ -25,6 +26,9 @@ use facts::{Contents, Facts};
 pub struct InfoArgs {
     /// PATH of a raw or qcow2 file or a block device, or glance:NAME-or-ID
     pub image: String,
+    /// Tell what the filesystems in it have freed, and what `--trim` would leave out
+    #[arg(long)]
+    pub free: bool,
     /// Print the result as a JSON object
     #[arg(long)]
     pub json: bool,
@@ -40,6 +44,15 @@ pub fn run(options: &InfoArgs, quiet: bool, cancel: &Cancel) -> Result<()> {
     if options.image == "-" {
         let what = "standard input is read once, and in order: nothing is known of it";
         return Err(Error::new(Stage::Plan, Kind::Usage, what).advise("save it to a file first"));
+    }
+    if options.free {
+        return free::run(
+            options,
+            quiet,
+            cancel,
+            #[cfg(feature = "openstack")]
+            &mut clouds,
+        );
     }
     let subject = facts::open(
         &options.image,

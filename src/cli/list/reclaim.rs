@@ -82,6 +82,7 @@ fn estimate(id: &str, clouds: &mut Clouds, cancel: &Cancel) -> Result<Compact> {
         source: opened.source,
         source_digest: Err("a sample has none".into()),
         proof: Proof::NONE,
+        free: None,
         geometry,
         compression,
         spool_dir,

@@ -6,6 +6,7 @@ use std::time::Instant;
 use snapcow::convert::{Basis, Cancel, Job, Proof, Sample, SampleWish, sample};
 use snapcow::encode::Compression;
 use snapcow::error::Result;
+use snapcow::free::disk::Findings;
 use snapcow::place::Geometry;
 use snapcow::plan::estimate::Interval;
 use snapcow::plan::time::Limit;
@@ -84,6 +85,8 @@ pub struct Forecast {
     pub creates: Vec<String>,
     pub deletes: Vec<String>,
     pub notes: Vec<String>,
+    /// What filesystems have freed, where that is left out.
+    pub free: Option<Arc<Findings>>,
 }
 
 /// What has been looked up.
@@ -207,6 +210,7 @@ impl<'a> Looked<'a> {
         let prepared = prepare(
             options,
             quiet,
+            cancel,
             #[cfg(feature = "openstack")]
             clouds,
             outcome,
@@ -287,6 +291,7 @@ impl<'a> Looked<'a> {
             creates,
             deletes,
             notes,
+            free: self.job.free,
         }
     }
 

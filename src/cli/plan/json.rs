@@ -21,6 +21,7 @@
 //! | `min_disk_gib`, `source_min_disk_gib` | of the new image and of the source |
 //! | `quota_free_bytes`, `quota_used_bytes` | of the target's project |
 //! | `creates`, `deletes`, `notes` | in words |
+//! | `trim` | as in a report, where `--trim` was given |
 
 use serde_json::{Value, json};
 use snapcow::convert::{Basis, Sample};
@@ -30,6 +31,7 @@ use snapcow::plan::Route;
 use snapcow::plan::estimate::{CONFIDENCE_PERCENT, Interval};
 use snapcow::qcow2::Compat;
 
+use super::super::trim;
 use super::forecast::{Forecast, Spool};
 use super::times::Seconds;
 
@@ -84,6 +86,7 @@ pub fn json(forecast: &Forecast) -> Value {
         "creates": forecast.creates,
         "deletes": forecast.deletes,
         "notes": forecast.notes,
+        "trim": forecast.free.as_deref().map(trim::json),
     });
     if let (Value::Object(object), Value::Object(more)) = (&mut object, more) {
         object.extend(more);

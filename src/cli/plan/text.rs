@@ -8,6 +8,7 @@ use snapcow::plan::estimate::{CONFIDENCE_PERCENT, Interval};
 use snapcow::units::Human;
 
 use super::super::screen::wrap;
+use super::super::trim;
 use super::forecast::{Forecast, Spool};
 use super::times::{Part, Seconds};
 
@@ -27,6 +28,11 @@ pub fn text(forecast: &Forecast) -> String {
         .filter(|line| !is_note(line))
         .partition(|line| !(line.starts_with("threads ") || line.starts_with("memory ")));
     before.iter().for_each(|line| put(&mut out, line));
+    if let Some(findings) = &forecast.free {
+        for (index, line) in trim::planned(findings).iter().enumerate() {
+            put(&mut out, &format!("{:9}{line}", if index == 0 { "trim" } else { "" }));
+        }
+    }
     image(&mut out, forecast);
     time(&mut out, forecast);
     spool(&mut out, forecast);

@@ -100,6 +100,11 @@ fn check_options(options: &SnapshotArgs) -> Result<()> {
     if let Some(name) = &options.name {
         check_name(name)?;
     }
+    if options.how.trim && !options.keep_raw && !options.unproven {
+        let what = "with --trim the new image does not hold all of the raw one, which could not be deleted as proven";
+        return Err(Error::new(Stage::Plan, Kind::Usage, what)
+            .advise("give --keep-raw, or --unproven if that is good enough"));
+    }
     let off = if options.how.verify_source == OnOff::Off {
         "--verify-source off"
     } else if options.how.verify_encode == Some(OnOff::Off) {
