@@ -2,7 +2,7 @@
 //! images have one name.
 
 use std::cmp::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use snapcow::error::{Error, Kind, Result, Stage};
 use snapcow::openstack::Image;
@@ -10,8 +10,8 @@ use snapcow::openstack::Image;
 use super::args::ConvertArgs;
 use super::glance::Clouds;
 
-/// So long may the request take by which another run gives way.
-const GIVING_WAY: Duration = Duration::from_secs(2);
+/// So long may the requests take by which another run sees this one and gives way.
+const GIVING_WAY: Duration = Duration::from_secs(4);
 
 impl Clouds {
     /// Refuses a name that the project has already, unless it is `own` image's.
@@ -48,7 +48,7 @@ impl Clouds {
             return Ok(());
         }
         let cloud = self.target_cloud()?;
-        let mut has_waited = false;
+        let until = Instant::now() + GIVING_WAY;
         let rival = loop {
             let same = match self.wait(Stage::Sink, cloud.images_named_in_project(name)) {
                 Ok(same) => same,
@@ -59,10 +59,9 @@ impl Clouds {
             };
             match standing(own, &same) {
                 Standing::Alone => return Ok(()),
-                Standing::First if !has_waited => {
-                    has_waited = true;
+                Standing::First if Instant::now() < until => {
                     let moment = async {
-                        tokio::time::sleep(GIVING_WAY).await;
+                        tokio::time::sleep(Duration::from_millis(500)).await;
                         Ok(())
                     };
                     self.wait(Stage::Sink, moment).ok();
@@ -85,12 +84,13 @@ impl Clouds {
 /// A record among those of the same name.
 #[derive(Debug, PartialEq, Eq)]
 enum Standing {
-    /// Nobody else was there when it came.
+    /// Nobody else is there.
     Alone,
-    /// As old as another one, to the second that Glance tells, and first by its ID: the other one gives way, unless it
-    /// looked before this one came.
+    /// Older than all others, or as old and first by its ID: they give way, unless they looked before this one came
+    /// into sight. A record is dated before the database has it, and perhaps by another clock: an older one may
+    /// appear later.
     First,
-    /// Another one is older, or first by its ID.
+    /// Another one is older, or as old and first by its ID.
     Second,
 }
 
@@ -105,8 +105,7 @@ fn standing(own: &Image, same: &[Image]) -> Standing {
         };
         match age.then_with(|| other.id.cmp(&own.id)) {
             Ordering::Less => return Standing::Second,
-            _ if age == Ordering::Equal => standing = Standing::First,
-            _ => {}
+            _ => standing = Standing::First,
         }
     }
     standing
@@ -134,7 +133,7 @@ mod tests {
         let own = image("b", early);
         for (other, expected, others) in [
             (image("b", early), Standing::Alone, Standing::Alone),
-            (image("a", late), Standing::Alone, Standing::Second),
+            (image("a", late), Standing::First, Standing::Second),
             (image("c", early), Standing::First, Standing::Second),
             (image("a", early), Standing::Second, Standing::First),
         ] {
