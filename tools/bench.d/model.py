@@ -32,6 +32,8 @@ class Way:
     # The script's own clock ($OUT/clock, seconds) counts: leaves out the start of an interpreter
     # in a floor, which would make the floor easy to reach.
     own_clock: bool = False
+    # What it makes is equal to the disk with zeros where the file system has freed blocks.
+    trims: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Row:
 class Sitting:
     """What the rows of a sitting share."""
     name: str
-    # "os", "zeros" or "scattered:VIRTUAL" (see workload.py).
+    # "os", "aged", "zeros" or "scattered:VIRTUAL" (see workload.py).
     workload: str = "os"
     # Where $OUT lies: "tmpfs" or "disk".
     place: str = "tmpfs"

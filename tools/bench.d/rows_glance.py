@@ -73,8 +73,8 @@ SHA = Way("sha512", "openssl dgst -sha512 of the raw disk in memory", 'openssl d
           needs=("openssl",))
 
 
-def ours(name, options):
-    return Way(name, f"snapcow {options}".strip(), f"{SNAPCOW} {options} {FROM_TO}", "image")
+def ours(name, options, trims=False):
+    return Way(name, f"snapcow {options}".strip(), f"{SNAPCOW} {options} {FROM_TO}", "image", trims=trims)
 
 
 OFF = "--verify-source off"
@@ -83,6 +83,7 @@ LARGE = "--memory 2GiB"
 SITTINGS = (
     Sitting("glance-noranges", place="disk", glance="noranges", keep="ours"),
     Sitting("glance-ranges", place="disk", glance="ranges", keep="ours-off"),
+    Sitting("glance-aged", workload="aged", place="disk", glance="ranges"),
 )
 
 
@@ -120,4 +121,7 @@ ROWS = (
         ours("ours-off", OFF), (PIPES[-1], PIPE_RANGES),
         bars=(Bar("wall", 0.58, PIPE_NAMES[-1:]), NO_RAW, RSS)),
     *floors("ranges", (GET, GET_RANGES)),
+    Row("trim", "a disk that has lived, most of its files deleted, Glance → Glance: `--trim`, Range store, defaults",
+        "glance-aged", ours("ours-trim", "--trim", trims=True), (PIPES[-1], ours("ours-off", OFF)),
+        bars=(Bar("wall", 0.30, PIPE_NAMES[-1:]), Bar("wall", 0.50, ("ours-off",)), NO_RAW, RSS)),
 )

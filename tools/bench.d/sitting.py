@@ -46,16 +46,21 @@ class Bench:
             say(f"uploading the source to {cloud.cloud}")
             self.source, self.cloud = cloud.upload(self.disk.path), cloud
 
-    def close(self):
-        """The source image does not outlive the run."""
+    def forget(self):
+        """The source image does not outlive its disk."""
         if self.source:
             self.cloud.delete(self.source)
+        self.source = self.cloud = None
+
+    def close(self):
+        self.forget()
 
     def workload(self, name):
         """The disk of this name; the one before it makes room."""
         if self.name != name:
             if self.disk:
-                self.disk.path.unlink()
+                self.disk.unlink()
+                self.forget()
             self.name = self.disk = None
             size = workload.most(name, self.quick)
             workload.need(self.tmpfs, size, f"the disk `{name}`")
@@ -111,11 +116,10 @@ class Run:
             shutil.rmtree(self.out, ignore_errors=True)
 
     def made(self, way, sample, text, prove, keep):
-        raw = self.bench.disk.path
         if way.makes == "bench":
             encode.take(self.out / "bench.json", sample)
         if way.makes == "image":
-            return self.image(sample, text, prove, keep)
+            return self.image(way, sample, text, prove, keep)
         path = {"qcow2": "image.qcow2", "extents": "extents", "copy": "copy"}.get(way.makes)
         if not path:
             return "makes nothing"
@@ -125,13 +129,18 @@ class Run:
         sample["size"] = path.stat().st_size
         done = None
         if prove:
-            source = self.env["OURS"] if way.makes == "copy" else raw
+            source = self.env["OURS"] if way.makes == "copy" else self.expected(way)
             done = getattr(proof, way.makes)(source, path)
         if keep:
             shutil.move(path, keep)
         return done
 
-    def image(self, sample, text, prove, keep):
+    def expected(self, way):
+        """The raw disk that the way's image has to be equal to."""
+        disk = self.bench.disk
+        return disk.trimmed if way.trims else disk.path
+
+    def image(self, way, sample, text, prove, keep):
         """An image in Glance: its size, its proof after a download, its end."""
         ident = (text.strip().splitlines() or [""])[-1]
         try:
@@ -144,7 +153,7 @@ class Run:
             if not (prove or keep):
                 return None
             self.cloud.download(ident, local)
-            return "downloaded; " + proof.qcow2(self.bench.disk.path, local)
+            return "downloaded; " + proof.qcow2(self.expected(way), local)
         finally:
             self.cloud.delete(ident)
             if local != keep:

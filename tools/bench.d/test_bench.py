@@ -7,6 +7,7 @@ import time
 import unittest
 from unittest import mock
 
+import aged
 import copy_extents
 import encode
 import machine
@@ -266,6 +267,29 @@ class Work(unittest.TestCase):
         again = workload.scattered(self.folder / "again", 1 << 40, 3 << 20)
         self.assertTrue(copy_extents.pieces(os.open(disk.path, os.O_RDONLY)) ==
                         copy_extents.pieces(os.open(again.path, os.O_RDONLY)))
+
+    def test_a_disk_that_has_lived_keeps_what_was_deleted(self):
+        files = self.folder / "files"
+        files.mkdir()
+        for number in range(24):
+            (files / f"{number}").write_bytes(f"file {number:03}\n".encode() * 20_000)
+        (files / 'with "marks"').write_bytes(b"kept whatever its turn\n" * 1000)
+        self.enterContext(mock.patch.object(workload, "ROOTS", (str(files),)))
+        disk = workload.os_disk(self.folder / "disk.raw", 32 << 20, 1 << 20, 3 << 20)
+        whole, trimmed = disk.path.read_bytes(), disk.trimmed.read_bytes()
+        self.assertEqual(len(whole), len(trimmed))
+        deleted = disk.about["deleted_files"]
+        self.assertTrue(10 < deleted < 22, disk.about)
+        there = [line for line in (b"file %03d\n" % number for number in range(24)) if line in whole]
+        self.assertGreater(len(there), 20)
+        self.assertEqual(sum(line not in trimmed for line in there), deleted)
+        self.assertIn(b"kept whatever", trimmed)
+        # What is there is as it was.
+        self.assertTrue(all(new in (old, 0) for old, new in zip(whole[::97], trimmed[::97])))
+
+    def test_free_blocks_are_read_as_dumpe2fs_writes_them(self):
+        listing = "Block size:               1024\n\n  Free blocks: \n  Free blocks: 3, 8-10\n"
+        self.assertEqual(list(aged.free_ranges(listing, 512)), [(3584, 4608), (8704, 11776)])
 
     def test_a_disk_made_apart_is_the_same(self):
         disk = workload.apart(workload.zeros, self.folder / "disk", 2 << 20)

@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 
+import aged
 from model import BenchError
 
 MIB = 1 << 20
@@ -26,9 +27,15 @@ class Disk:
 
     def __init__(self, path, about):
         self.path = path
+        # The same with zeros where its file system has freed blocks; there only where that was asked for.
+        self.trimmed = path.with_suffix(".trimmed")
         self.len = path.stat().st_size
         self.data = path.stat().st_blocks * 512
         self.about = about | {"virtual_bytes": self.len, "data_bytes": self.data}
+
+    def unlink(self):
+        self.path.unlink()
+        self.trimmed.unlink(missing_ok=True)
 
 
 # --- files of this machine ----------------------------------------------------------------------
@@ -143,6 +150,9 @@ def make(name, tmpfs, quick):
     path = tmpfs / "disk.raw"
     if kind == "os":
         return os_disk(path, *(256 * MIB, 60_000_000) if quick else (10 * GIB, 1_600_000_000))
+    if kind == "aged":
+        sizes = (256 * MIB, 20_000_000, 50_000_000) if quick else (10 * GIB, 1_200_000_000, 3_200_000_000)
+        return os_disk(path, *sizes)
     if kind == "zeros":
         return zeros(path, 256 * MIB if quick else 8 * GIB)
     if kind == "scattered":
@@ -156,12 +166,13 @@ def most(name, quick):
     if quick:
         return 300 * MIB
     # The files are copied before the file system is made of them.
-    return {"os": 4 * GIB, "zeros": 8 * GIB + 16 * MIB, "scattered": 520 * MIB}[kind]
+    return {"os": 4 * GIB, "aged": 10 * GIB, "zeros": 8 * GIB + 16 * MIB, "scattered": 520 * MIB}[kind]
 
 
-def os_disk(path, length, size):
-    """A partition table and an ext4 file system with files of this machine."""
-    taken, about = choose(size)
+def os_disk(path, length, size, deleted=0):
+    """A partition table and an ext4 file system with files of this machine, and with `deleted` bytes of files that
+    were there."""
+    taken, about = choose(size + deleted)
     content = path.with_name("content")
     shutil.rmtree(content, ignore_errors=True)
     try:
@@ -193,7 +204,22 @@ def os_disk(path, length, size):
         shutil.rmtree(content, ignore_errors=True)
     with open(path, "r+b") as disk:
         disk.write(partition_table(length))
+    if deleted:
+        names = [source.lstrip("/") for source in beyond(taken, size)]
+        about |= {"deleted_files": aged.delete(path, PARTITION, names),
+                  "freed_data_bytes": aged.trimmed(path, PARTITION, path.with_suffix(".trimmed"))}
     return Disk(path, {"kind": "partition table, ext4 with files of this machine"} | about)
+
+
+def beyond(taken, size):
+    """The files behind the first `size` bytes of them; their turn is no order of places on a disk."""
+    for path in taken:
+        if size <= 0:
+            yield path
+        try:
+            size -= os.path.getsize(path)
+        except FileNotFoundError:
+            continue
 
 
 def partition_table(length):
