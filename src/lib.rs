@@ -111,8 +111,6 @@ pub mod retry;
 
 pub mod faults;
 
-pub mod partitions;
-
 pub mod free;
 
 pub mod holes;

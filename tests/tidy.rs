@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules that import at most each other: numbers, errors and the values between the stages.
-const LEAVES: [&str; 11] =
-    ["units", "error", "flow", "facts", "buffers", "hash", "map", "retry", "partitions", "markup", "holes"];
+const LEAVES: [&str; 10] =
+    ["units", "error", "flow", "facts", "buffers", "hash", "map", "retry", "markup", "holes"];
 
 /// What each folder or file below `src` may import besides itself and, unless it is a leaf, the
 /// leaves. `cli → bench → convert → stages → {qcow2, openstack} → leaves`; stages never import each other.
@@ -18,7 +18,6 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("hash", &[]),
     ("retry", &[]),
     ("faults", &[]),
-    ("partitions", &[]),
     ("markup", &[]),
     ("free", &[]),
     ("holes", &["units"]),

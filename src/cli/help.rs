@@ -72,6 +72,7 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         &[
             ("In the terminal", "snapcow map disk.qcow2"),
             ("As a picture", "snapcow map --picture disk.svg disk.qcow2"),
+            ("With what filesystems have freed", "snapcow map --free --picture disk.svg disk.raw"),
             ("As qemu-img map has it", "snapcow map --json disk.qcow2"),
         ],
     ),

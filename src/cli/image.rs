@@ -17,6 +17,9 @@ use snapcow::verify::{Disk, Qcow2Disk, RawDisk, StreamDisk};
 #[cfg(feature = "openstack")]
 use super::glance::{self, Clouds};
 
+/// Memory for the metadata of one filesystem that is looked at, in bytes.
+pub const FREE_MEMORY_BYTES: u64 = 256 << 20;
+
 /// The format of a disk that is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {

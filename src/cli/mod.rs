@@ -32,6 +32,7 @@ mod near_file;
 #[cfg(feature = "openstack")]
 mod nearby;
 mod opened;
+mod partitions;
 mod plan;
 mod prepare;
 mod progress;

@@ -16,7 +16,7 @@ use crate::buffers::Pool;
 use crate::error::{Error, Kind, Result, Stage};
 use crate::facts::Access;
 use crate::flow::{Body, CHUNK_BYTES, Chunk};
-use crate::free::disk::{Findings, look, look_at_once};
+use crate::free::disk::{Findings, look, look_while_passing};
 use crate::free::stream::Passing;
 use crate::free::{Disk, Limits};
 use crate::holes::Holes;
@@ -159,22 +159,14 @@ impl Reader<'_> {
     }
 
     fn pass_by(&self, passing: &Passing, len: u64, limits: Limits) -> Result<Findings> {
-        std::thread::scope(|scope| {
-            let looking = scope.spawn(|| look_at_once(passing, len, limits));
-            let passed = self.pass(&Wanted::All, ClusterSize::DEFAULT, &mut |offset, piece| {
+        look_while_passing(passing, len, limits, || {
+            self.pass(&Wanted::All, ClusterSize::DEFAULT, &mut |offset, piece| {
                 match piece {
                     Piece::Bytes(bytes) => passing.offer(offset, bytes),
                     Piece::Zeros(len) => passing.offer_zeros(offset, len),
                 }
                 Ok(())
-            });
-            passing.end();
-            let findings = looking.join().map_err(|_| {
-                Error::new(Stage::Source, Kind::Other, "looking at filesystems panicked")
-                    .advise("please report this")
-            });
-            passed?;
-            findings?
+            })
         })
     }
 }

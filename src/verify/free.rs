@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{Disk, PIECE_BYTES};
 use crate::error::{Error, Kind, Result, Stage};
-use crate::free::disk::{Findings, look, look_at_once};
+use crate::free::disk::{Findings, look, look_while_passing};
 use crate::free::stream::Passing;
 use crate::free::{self, Limits};
 
@@ -39,17 +39,7 @@ impl free::Disk for Anywhere<'_> {
 
 fn in_order(disk: &dyn Disk, len: u64, limits: Limits) -> Result<Findings> {
     let passing = Passing::new(limits);
-    std::thread::scope(|scope| {
-        let looking = scope.spawn(|| look_at_once(&passing, len, limits));
-        let passed = pass(disk, len, &passing);
-        passing.end();
-        let findings = looking.join().map_err(|_| {
-            Error::new(Stage::Source, Kind::Other, "looking at filesystems panicked")
-                .advise("please report this")
-        });
-        passed?;
-        findings?
-    })
+    look_while_passing(&passing, len, limits, || pass(disk, len, &passing))
 }
 
 fn pass(disk: &dyn Disk, len: u64, passing: &Passing) -> Result<()> {

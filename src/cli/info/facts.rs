@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use snapcow::error::Result;
 use snapcow::extents::{Extent, Kind, of_qcow2, of_raw};
+use snapcow::free::table::{HEAD_BYTES, Table};
 #[cfg(feature = "openstack")]
 use snapcow::openstack::Image;
-use snapcow::partitions::{HEAD_BYTES, Table, table};
 use snapcow::qcow2::parse::NoHeader;
 use snapcow::read::{DESCRIBED_BYTES, Description, GuestImage, Input, describe};
 use snapcow::source::{FileSource, Source, image_format};
@@ -16,6 +16,7 @@ use snapcow::source::{FileSource, Source, image_format};
 #[cfg(feature = "openstack")]
 use crate::cli::glance::{self, Clouds};
 use crate::cli::image;
+use crate::cli::partitions::{self, Partitions};
 
 /// Something to be looked at.
 pub struct Subject {
@@ -195,7 +196,9 @@ pub fn look(subject: Subject) -> Result<Facts> {
         #[cfg(feature = "openstack")]
         _ => Some(false),
     };
-    let (contents, table) = inside(&bytes, format, &head, len, qcow2.is_some())?;
+    let (contents, Partitions { table, doubt }) = inside(&bytes, format, &head, len, qcow2.is_some())?;
+    warnings.extend(doubt.map(|why| format!("its partitions are not known: {why}")));
+    warnings.extend(table.iter().flat_map(|table| table.note.clone()));
     if let Err(why) = &contents
         && qcow2.is_some()
         && ranges != Some(false)
@@ -224,7 +227,7 @@ pub fn look(subject: Subject) -> Result<Facts> {
 
 /// The first bytes of the file.
 fn head(bytes: &mut Bytes, len: u64) -> Result<Vec<u8>> {
-    let mut head = vec![0; len.min(DESCRIBED_BYTES.max(HEAD_BYTES) as u64) as usize];
+    let mut head = vec![0; len.min(HEAD_BYTES.max(DESCRIBED_BYTES as u64)) as usize];
     match bytes {
         Bytes::File(input, _) => input.bytes.read_at(&mut head, 0)?,
         #[cfg(feature = "openstack")]
@@ -240,16 +243,16 @@ fn head(bytes: &mut Bytes, len: u64) -> Result<Vec<u8>> {
     Ok(head)
 }
 
-type Inside = (Result<Contents, String>, Option<Table>);
+type Inside = (Result<Contents, String>, Partitions);
 
 /// What the disk is made of, and its partitions. Damage is a fact like others.
 fn inside(bytes: &Bytes, format: &str, head: &[u8], len: u64, is_qcow2: bool) -> Result<Inside> {
-    let unknown = |why: &str| Ok((Err(why.to_owned()), None));
+    let unknown = |why: &str| Ok((Err(why.to_owned()), Partitions::default()));
     match (bytes, format) {
-        (Bytes::File(_, file), "raw") => {
+        (Bytes::File(input, file), "raw") => {
             let contents = Contents::of(of_raw(file))?;
             file.settle()?;
-            Ok((Ok(contents), table(head, len)))
+            Ok((Ok(contents), partitions::find(len, |out, at| input.bytes.read_at(out, at))))
         }
         (Bytes::File(input, file), _) if is_qcow2 => Ok(qcow2(input, Some(file))),
         #[cfg(feature = "openstack")]
@@ -260,7 +263,11 @@ fn inside(bytes: &Bytes, format: &str, head: &[u8], len: u64, is_qcow2: bool) ->
         }
         #[cfg(feature = "openstack")]
         (Bytes::Ranges(_) | Bytes::Stream(_), "raw") => {
-            Ok((Err("Glance does not know the holes of a raw image".into()), table(head, len)))
+            let found = match bytes {
+                Bytes::Ranges(input) => partitions::find(len, |out, at| input.bytes.read_at(out, at)),
+                _ => partitions::find(len, |out, at| of_head(head, out, at)),
+            };
+            Ok((Err("Glance does not know the holes of a raw image".into()), found))
         }
         #[cfg(feature = "openstack")]
         (Bytes::Nothing, _) => unknown("it has no data"),
@@ -268,16 +275,24 @@ fn inside(bytes: &Bytes, format: &str, head: &[u8], len: u64, is_qcow2: bool) ->
     }
 }
 
+/// Bytes of a disk of which only the first ones can be had.
+#[cfg(feature = "openstack")]
+fn of_head(head: &[u8], out: &mut [u8], at: u64) -> Result<()> {
+    use snapcow::error::{Error, Kind, Stage};
+    let from = usize::try_from(at).ok().and_then(|at| head.get(at..)?.get(..out.len()));
+    let from =
+        from.ok_or_else(|| Error::new(Stage::Source, Kind::Other, "only the first bytes are at hand"))?;
+    out.copy_from_slice(from);
+    Ok(())
+}
+
 fn qcow2(input: &Input, file: Option<&FileSource>) -> Inside {
     let counted =
         GuestImage::open_tables(input.clone()).and_then(|guest| Contents::of(of_qcow2(&guest, file)));
     // An image that needs another file has no first bytes of its own.
-    let partitions = GuestImage::open(input.clone()).ok().and_then(|guest| {
-        let mut head = vec![0; guest.virtual_size().min(HEAD_BYTES as u64) as usize];
-        guest.reader().read(&mut head, 0).ok()?;
-        table(&head, guest.virtual_size())
-    });
-    (counted.map_err(|error| error.to_string()), partitions)
+    let partitions = GuestImage::open(input.clone())
+        .map(|guest| partitions::find(guest.virtual_size(), |out, at| guest.reader().read(out, at)));
+    (counted.map_err(|error| error.to_string()), partitions.unwrap_or_default())
 }
 
 /// Where record and bytes tell different things.

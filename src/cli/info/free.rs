@@ -10,12 +10,9 @@ use snapcow::verify::look_for_free;
 use super::InfoArgs;
 #[cfg(feature = "openstack")]
 use crate::cli::glance::Clouds;
-use crate::cli::image::{interruptible, open_disk};
+use crate::cli::image::{FREE_MEMORY_BYTES, interruptible, open_disk};
 use crate::cli::terminal::escape_json;
 use crate::cli::{convert, trim};
-
-/// Memory for the metadata of one filesystem, in bytes.
-const MEMORY_BYTES: u64 = 256 << 20;
 
 /// Runs the command.
 pub fn run(
@@ -34,7 +31,7 @@ pub fn run(
     )?;
     let name = opened.disk.name().to_owned();
     let findings = interruptible(cancel, move || {
-        let findings = look_for_free(&*opened.disk, MEMORY_BYTES)?;
+        let findings = look_for_free(&*opened.disk, FREE_MEMORY_BYTES)?;
         opened.file.into_iter().try_for_each(|file| file.settle())?;
         Ok(findings)
     })?;

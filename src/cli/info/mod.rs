@@ -90,6 +90,7 @@ fn to_json(facts: &Facts) -> Value {
                 "length_bytes": partition.len,
                 "type": partition.kind,
                 "name": partition.name,
+                "doubt": partition.doubt,
             })).collect::<Vec<_>>(),
         })),
         "warnings": facts.warnings,

@@ -6,6 +6,7 @@ use snapcow::read::Description;
 use snapcow::units::Human;
 
 use super::facts::{Contents, Facts};
+use crate::cli::partitions::words;
 
 /// Properties that are named; a record may have hundreds.
 #[cfg(feature = "openstack")]
@@ -48,11 +49,7 @@ pub fn text(facts: &Facts) -> String {
     }
     if let Some(table) = &facts.table {
         for partition in &table.partitions {
-            let name =
-                if partition.name.is_empty() { String::new() } else { format!(" `{}`", partition.name) };
-            let (len, start) = (Human(partition.len), Human(partition.start));
-            let what = format!("{} {}", table.scheme.name(), partition.number);
-            lines.add(&what, format_args!("{len} from {start}, {}{name}", partition.kind));
+            lines.add(&format!("{} {}", table.scheme.name(), partition.number), words(partition));
         }
     }
     for warning in &facts.warnings {

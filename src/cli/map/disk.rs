@@ -8,7 +8,6 @@ use std::sync::{Mutex, PoisonError};
 
 use snapcow::error::{Error, Kind, Result, Stage};
 use snapcow::extents::{Extent, of_opaque, of_qcow2, of_raw, scan};
-use snapcow::partitions::{HEAD_BYTES, Table, table};
 use snapcow::read::{GuestImage, Input};
 use snapcow::scan::zero::is_zero;
 use snapcow::source::{FileSource, Source};
@@ -18,6 +17,7 @@ use super::MapArgs;
 #[cfg(feature = "openstack")]
 use crate::cli::glance::Clouds;
 use crate::cli::image::{self, Format};
+use crate::cli::partitions::{self, Partitions};
 
 /// A disk, and where it lies.
 pub struct Disk {
@@ -25,7 +25,7 @@ pub struct Disk {
     /// Length of the file or image in bytes.
     pub file_len: u64,
     /// Partitions, where the first bytes could be had for it.
-    pub table: Option<Table>,
+    pub partitions: Partitions,
     scans: bool,
     body: Body,
     file: Option<Arc<FileSource>>,
@@ -50,21 +50,16 @@ impl Disk {
             let what = "--scan is for raw disks: a qcow2 image knows its zeros";
             return Err(Error::new(Stage::Plan, Kind::Usage, what).advise("leave it out"));
         }
-        let mut disk = Self { name: name.to_owned(), file_len: len, table: None, scans, body, file };
-        let mut head = vec![0; disk.size().min(HEAD_BYTES as u64) as usize];
-        match &disk.body {
-            // A damaged cluster is no reason not to show the map.
-            Body::Qcow2(guest) if guest.reader().read(&mut head, 0).is_ok() => {
-                disk.table = table(&head, disk.size());
+        // A damaged cluster is no reason not to show the map.
+        let partitions = match &body {
+            Body::Qcow2(guest) => {
+                partitions::find(guest.virtual_size(), |out, at| guest.reader().read(out, at))
             }
-            Body::Raw(input) => {
-                head.truncate(input.len.min(head.len() as u64) as usize);
-                input.bytes.read_at(&mut head, 0)?;
-                disk.table = table(&head, disk.size());
-            }
-            _ => {}
-        }
-        Ok(disk)
+            Body::Raw(input) => partitions::find(input.len, |out, at| input.bytes.read_at(out, at)),
+            #[cfg(feature = "openstack")]
+            _ => Partitions::default(),
+        };
+        Ok(Self { name: name.to_owned(), file_len: len, partitions, scans, body, file })
     }
 
     /// Bytes of the disk, in whole sectors if it is raw.

@@ -12,12 +12,15 @@ use std::path::{Path, PathBuf};
 use clap::Parser;
 use snapcow::convert::Cancel;
 use snapcow::error::{Error, Kind, Result, Stage};
+use snapcow::free::Runs;
+use snapcow::verify::look_for_free;
 
 #[cfg(feature = "openstack")]
 use super::args::CloudArgs;
 #[cfg(feature = "openstack")]
 use super::glance::Clouds;
-use super::image::{Format, interruptible};
+use super::image::{self, FREE_MEMORY_BYTES, Format, interruptible};
+use super::trim;
 use disk::Disk;
 use tally::Tally;
 
@@ -37,6 +40,9 @@ pub struct MapArgs {
     /// Print every extent, as a table
     #[arg(long)]
     pub list: bool,
+    /// Look into the filesystems, and show what they have freed: what `--trim` left out, or would leave out
+    #[arg(long, conflicts_with_all = ["json", "list"])]
+    pub free: bool,
     /// Draw the disk into FILE, as SVG or PNG by the end of its name
     #[arg(long, value_name = "FILE")]
     pub picture: Option<PathBuf>,
@@ -68,9 +74,24 @@ pub fn run(options: &MapArgs, quiet: bool, cancel: &Cancel) -> Result<()> {
         #[cfg(feature = "openstack")]
         &mut clouds,
     )?;
+    let filesystems = match options.free {
+        true => Some(image::open_disk(
+            &options.image,
+            options.format,
+            #[cfg(feature = "openstack")]
+            &mut clouds,
+            #[cfg(feature = "openstack")]
+            None,
+        )?),
+        false => None,
+    };
     let (json, list, width) = (options.json, options.list, options.width);
     interruptible(cancel, move || {
-        let tally = walk(&disk, json, list)?;
+        let findings = match filesystems {
+            Some(opened) => Some(look_for_free(&*opened.disk, FREE_MEMORY_BYTES)?),
+            None => None,
+        };
+        let tally = walk(&disk, findings.as_ref().map(|found| found.free.clone()), json, list)?;
         disk.settle()?;
         if let Some((path, format)) = picture {
             let drawing = picture::draw(&tally, &disk, width);
@@ -83,7 +104,11 @@ pub fn run(options: &MapArgs, quiet: bool, cancel: &Cancel) -> Result<()> {
                 Error::new(Stage::Sink, Kind::Local, what).because(error)
             })?;
         } else if !json && !list && !quiet {
-            let text = text::summary(&tally, &disk, text::Look::of_stdout());
+            let mut text = text::summary(&tally, &disk, text::Look::of_stdout());
+            for line in findings.iter().flat_map(trim::planned) {
+                text.push('\n');
+                text.push_str(&line);
+            }
             let mut out = std::io::stdout().lock();
             writeln!(out, "{text}").and_then(|()| out.flush()).map_err(unwritten)?;
         }
@@ -109,8 +134,8 @@ fn picture_format(path: &Path, image: &str) -> Result<PictureFormat> {
 }
 
 /// Goes over all extents once: each is printed, where that is wanted, and counted.
-fn walk(disk: &Disk, json: bool, list: bool) -> Result<Tally> {
-    let mut tally = Tally::new(disk.size());
+fn walk(disk: &Disk, free: Option<Runs>, json: bool, list: bool) -> Result<Tally> {
+    let mut tally = Tally::new(disk.size(), free);
     let mut out = BufWriter::new(std::io::stdout().lock());
     let mut printer = match (json, list) {
         (true, _) => list::Printer::Json { first: true },

@@ -15,8 +15,6 @@ use crate::cli::terminal::Plain;
 const COLUMNS: usize = 64;
 /// Rows at most.
 const ROWS: usize = 16;
-/// Partitions that are named; a table may have more than anybody reads.
-pub const PARTITIONS_SHOWN: usize = 8;
 
 /// How it may look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,8 +60,18 @@ pub fn summary(tally: &Tally, disk: &Disk, look: Look) -> String {
         let bytes = Human(sum.bytes).to_string();
         let _ = writeln!(text, "{words:<16} {bytes:>10} {}{stored}", percent(sum.bytes, tally.size()));
     }
+    if let Some(freed) = tally.freed() {
+        for (bytes, words) in [(freed.data, "freed, stored"), (freed.empty, "freed, left out")] {
+            let _ = writeln!(
+                text,
+                "{words:<16} {:>10} {}",
+                Human(bytes).to_string(),
+                percent(bytes, tally.size())
+            );
+        }
+    }
     let _ = writeln!(text, "{:<16} {:>10}", "extents", tally.extents());
-    for line in partitions(disk) {
+    for line in disk.partitions.lines() {
         let _ = writeln!(text, "{}", Plain(line.replace('\n', " ")));
     }
     if disk.is_unseen() {
@@ -81,27 +89,6 @@ pub fn headline(tally: &Tally, disk: &Disk) -> String {
     }
     let share = percent(file, size);
     format!("{}: a disk of {}, qcow2 of {} ({})", disk.name, Human(size), Human(file), share.trim())
-}
-
-/// The partitions, a line each.
-pub fn partitions(disk: &Disk) -> Vec<String> {
-    let Some(table) = &disk.table else { return Vec::new() };
-    let line = |partition: &snapcow::partitions::Partition| {
-        let name = if partition.name.is_empty() { String::new() } else { format!(" `{}`", partition.name) };
-        format!(
-            "{} {:<2} {} from {}, {}{name}",
-            table.scheme.name(),
-            partition.number,
-            Human(partition.len),
-            Human(partition.start),
-            partition.kind
-        )
-    };
-    let mut lines: Vec<String> = table.partitions.iter().take(PARTITIONS_SHOWN).map(line).collect();
-    if table.partitions.len() > PARTITIONS_SHOWN {
-        lines.push(format!("and {} more", table.partitions.len() - PARTITIONS_SHOWN));
-    }
-    lines
 }
 
 fn percent(part: u64, whole: u64) -> String {
@@ -161,7 +148,7 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     fn drawn(look: Look) -> String {
-        let mut tally = Tally::new(512 * MIB);
+        let mut tally = Tally::new(512 * MIB, None);
         for (start, len, kind, stored) in [
             (0, MIB / 4, Kind::Compressed, MIB / 32),
             (MIB / 4, 64 * MIB - MIB / 4, Kind::Zero, 0),

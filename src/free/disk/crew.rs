@@ -6,7 +6,8 @@ use std::thread::{Builder, Scope};
 
 use super::jobs::{Job, Work};
 use super::{Findings, judge};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result, Stage};
+use crate::free::stream::Passing;
 use crate::free::{Disk, Limits};
 
 /// Stack of a thread: readers recurse little.
@@ -30,6 +31,25 @@ pub(super) fn at_once(disk: &dyn Disk, len: u64, limits: Limits) -> Result<Findi
         drop(counted);
     });
     judge::findings(work)
+}
+
+pub(super) fn while_passing(
+    passing: &Passing,
+    len: u64,
+    limits: Limits,
+    pass: impl FnOnce() -> Result<()>,
+) -> Result<Findings> {
+    std::thread::scope(|scope| {
+        let looking = scope.spawn(|| at_once(passing, len, limits));
+        let passed = pass();
+        passing.end();
+        let findings = looking.join().map_err(|_| {
+            Error::new(Stage::Source, Kind::Other, "looking at filesystems panicked")
+                .advise("please report this")
+        });
+        passed?;
+        findings?
+    })
 }
 
 /// A thread that the disk counts as a reader.

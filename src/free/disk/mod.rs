@@ -14,6 +14,7 @@ mod jobs;
 mod judge;
 mod volumes;
 
+use super::stream::Passing;
 use super::{Disk, Limits, Runs, table::Scheme};
 use crate::error::Result;
 
@@ -83,4 +84,17 @@ pub fn look(disk: &dyn Disk, len: u64, limits: Limits) -> Result<Findings> {
 /// As [`look`].
 pub fn look_at_once(disk: &dyn Disk, len: u64, limits: Limits) -> Result<Findings> {
     crew::at_once(disk, len, limits)
+}
+
+/// Looks at a disk while `pass` offers all of it to `passing`, which is at its beginning; ends it afterwards.
+///
+/// # Errors
+/// As [`look`], and those of `pass`.
+pub fn look_while_passing(
+    passing: &Passing,
+    len: u64,
+    limits: Limits,
+    pass: impl FnOnce() -> Result<()>,
+) -> Result<Findings> {
+    crew::while_passing(passing, len, limits, pass)
 }

@@ -13,7 +13,7 @@ use std::ops::Range;
 
 pub use mbr::Chain;
 pub(super) use whole::close;
-pub use whole::{Compared, Head, Tail, head, read, tail};
+pub use whole::{Compared, HEAD_BYTES, Head, Tail, head, read, tail};
 
 /// What kind of table a disk has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

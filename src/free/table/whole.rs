@@ -9,7 +9,7 @@ use crate::free::{Disk, Outcome, Trouble};
 
 /// Bytes from the beginning of a disk that hold both places of a GPT header (sectors of 512 and of 4096 bytes), and the
 /// usual 128 entries behind it.
-const HEAD_BYTES: u64 = 64 << 10;
+pub const HEAD_BYTES: u64 = 64 << 10;
 const SECTORS: [u64; 2] = [512, 4096];
 
 /// What the beginning of a disk tells.

@@ -1,5 +1,7 @@
 //! `info`, against `qemu-img info` and over what nobody should believe.
 
+use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use serde_json::Value;
@@ -170,4 +172,42 @@ fn partitions_are_named() {
     convert(&raw, &image, &[]);
     assert_eq!(info(&image)["partition_table"], ours["partition_table"]);
     assert!(snapcow(&["info", text(&image)]).exits(0).stdout.contains("2 MiB from 1 MiB, Linux"));
+}
+
+#[test]
+fn partition_tables_of_a_real_tool_are_read_to_their_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let raw = folder.path().join("disk.raw");
+    let table = |script: &str| {
+        let file = std::fs::File::create(&raw).unwrap();
+        file.set_len(64 * MIB as u64).unwrap();
+        let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
+        let mut child = std::process::Command::new("sfdisk")
+            .args(["-q", text(&raw)])
+            .env("PATH", path)
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+        assert!(child.wait().unwrap().success(), "{script}");
+    };
+    table("label: dos\nsize=4MiB\nsize=40MiB,type=5\nsize=8MiB\nsize=8MiB,type=82\n");
+    let ours = info(&raw);
+    let partitions = ours["partition_table"]["partitions"].as_array().unwrap();
+    let named: Vec<_> = partitions
+        .iter()
+        .map(|one| (one["number"].as_u64().unwrap(), one["type"].as_str().unwrap()))
+        .collect();
+    assert_eq!(named, [(1, "Linux"), (2, "extended"), (5, "Linux"), (6, "Linux swap")]);
+    assert!(snapcow(&["map", text(&raw)]).exits(0).stdout.contains("MBR 6  8 MiB from"));
+
+    table("label: gpt\nsize=4MiB\n");
+    assert_eq!(info(&raw)["warnings"], serde_json::json!([]));
+    // Without the entry that guards it, the table means nothing to whoever knows MBR alone.
+    let file = std::fs::OpenOptions::new().write(true).open(&raw).unwrap();
+    file.write_all_at(&[0; 66], 446).unwrap();
+    let ours = info(&raw);
+    assert_eq!(ours["partition_table"], Value::Null);
+    let warning = ours["warnings"][0].as_str().unwrap();
+    assert!(warning.contains("GPT without the protective MBR"), "{warning}");
 }

@@ -137,3 +137,47 @@ fn what_cannot_be_drawn_is_refused() {
     snapcow(&["map", "--width", "399", "--picture", "/tmp/a.png", text(&raw)]).exits(2);
     snapcow(&["map", "--width", "500", text(&raw)]).exits(2);
 }
+
+#[test]
+fn what_a_filesystem_has_freed_is_shown() {
+    const FREED: [u8; 3] = [0xf0, 0x8f, 0xa6];
+    const TRIMMED: [u8; 3] = [0xc6, 0xe2, 0xf5];
+    let folder = tempfile::tempdir().unwrap();
+    let (raw, image) = (folder.path().join("swap.raw"), folder.path().join("swap.qcow2"));
+    let (before, after) = (folder.path().join("before.png"), folder.path().join("after.png"));
+    std::fs::write(&raw, disks::noise(3, 24 * MIB)).unwrap();
+    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
+    let made = std::process::Command::new("mkswap").arg(&raw).env("PATH", path).output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    convert(&raw, &image, &["--trim"]);
+
+    snapcow(&["map", "--picture", text(&before), text(&raw)]).exits(0);
+    assert_eq!(png(&before).count(FREED), 0, "nobody has looked");
+    snapcow(&["map", "--free", "--picture", text(&before), text(&raw)]).exits(0);
+    snapcow(&["map", "--free", "--picture", text(&after), text(&image)]).exits(0);
+    let (stored, left_out) = (png(&before).count(FREED), png(&after).count(TRIMMED));
+    assert!(stored > 10_000, "{stored}");
+    assert!((0.9..1.1).contains(&(stored as f64 / left_out as f64)), "{stored} {left_out}");
+    // What the first cluster has of it is stored zeros.
+    assert_eq!(png(&before).count(TRIMMED), 0);
+    assert!(png(&after).count(FREED) < stored / 50);
+
+    // All but the first page of 4 KiB.
+    let lines = |file: &Path, free: &[&str]| {
+        let words = [&["map", text(file)], free].concat();
+        snapcow(&words).exits(0).stdout.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let said = lines(&raw, &["--free"]);
+    assert!(
+        said.iter().any(|line| line.starts_with("freed, stored") && line.contains("100.0 %")),
+        "{said:?}"
+    );
+    assert!(said.iter().any(|line| line.contains("whole disk, swap")), "{said:?}");
+    let said = lines(&image, &["--free"]);
+    assert!(
+        said.iter().any(|line| line.starts_with("freed, left out") && line.contains("99.7 %")),
+        "{said:?}"
+    );
+    assert!(!lines(&image, &[]).iter().any(|line| line.starts_with("freed")));
+    snapcow(&["map", "--free", "--json", text(&raw)]).exits(2);
+}

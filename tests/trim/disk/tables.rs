@@ -4,14 +4,14 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use super::{FileDisk, LIMITS, Loop, MIB, image, json_numbers, path_text, random, ready, run, run_with};
+use super::{FileDisk, LIMITS, Loop, MIB, Random, image, json_numbers, path_text, ready, run, run_with};
 use snapcow::free::Trouble;
 use snapcow::free::disk::look;
 use snapcow::free::table::{Role, Scheme, Table, read};
 
 fn table(path: &Path) -> Result<Option<Table>, String> {
     let disk = FileDisk::open(path);
-    read(&disk, disk.1).map_err(|trouble| match trouble {
+    read(&disk, disk.len()).map_err(|trouble| match trouble {
         Trouble::Whole(why) => why,
         Trouble::Failed(error) => panic!("{error}"),
     })
@@ -33,18 +33,18 @@ fn places(table: &Table) -> Vec<(u64, u64)> {
     table.partitions.iter().map(|part| (part.start, part.len)).collect()
 }
 
-fn script(label: &str, state: &mut u64, extended: bool) -> String {
+fn script(label: &str, random: &mut Random, extended: bool) -> String {
     let mut text = format!("label: {label}\n");
-    let most = if extended { 3 } else { 1 + random(state) % 12 };
+    let most = if extended { 3 } else { 1 + random.below(12) };
     let most = if label == "dos" && !extended { most.min(4) } else { most };
     for index in 0..most {
         let kind = if extended && index == 1 { ",type=E" } else { "" };
-        let size = if extended && index == 1 { 40 } else { 1 + random(state) % 4 };
+        let size = if extended && index == 1 { 40 } else { 1 + random.below(4) };
         text += &format!("size={size}MiB{kind}\n");
     }
     if extended {
-        for _ in 0..random(state) % 8 {
-            text += &format!("size={}MiB\n", 1 + random(state) % 3);
+        for _ in 0..random.below(8) {
+            text += &format!("size={}MiB\n", 1 + random.below(3));
         }
     }
     text
@@ -57,14 +57,14 @@ fn tables_of_real_tools_are_read_as_they_read_them() {
     }
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("disk");
-    let mut state = 1;
+    let mut random = Random(1);
     for turn in 0..40u64 {
         let (label, extended) = [("gpt", false), ("dos", false), ("dos", true)][turn as usize % 3];
         let sector = if label == "gpt" && turn % 2 == 0 { 4096 } else { 512 };
-        let len = 64 * MIB + random(&mut state) % 9 * 4096;
+        let len = 64 * MIB + random.below(9) * 4096;
         let _ = std::fs::remove_file(&path);
         image(&path, len);
-        let text = script(label, &mut state, extended);
+        let text = script(label, &mut random, extended);
         let device = Loop::new(&path, 0, len, sector as u32);
         run_with(&["sfdisk", "--no-reread", "--no-tell-kernel", &device.0], &text);
         let expected = oracle(&device.0, sector);
@@ -101,7 +101,7 @@ fn the_backup_of_a_gpt_counts() {
             let _ = std::fs::remove_file(path);
             image(path, 64 * MIB);
             run_with(
-                &["sfdisk", &path_text(path)],
+                &["sfdisk", path_text(path)],
                 &format!("label: gpt\nlabel-id: 2D9F6D2A-0F0B-4F0E-8C5B-0A7E1C0F0001\n{sizes}"),
             );
         }
@@ -186,21 +186,21 @@ fn flipped_bits_are_borne_and_never_believed() {
     }
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("disk");
-    let mut state = 3;
+    let mut random = Random(3);
     for label in ["gpt", "dos"] {
         let _ = std::fs::remove_file(&path);
         image(&path, 64 * MIB);
-        let text = script(label, &mut state, label == "dos");
-        run_with(&["sfdisk", &path_text(&path)], &text);
+        let text = script(label, &mut random, label == "dos");
+        run_with(&["sfdisk", path_text(&path)], &text);
         let good = table(&path).unwrap().unwrap();
         let mut bad = std::fs::read(&path).unwrap();
         let own: Vec<u64> = good.own.iter().flat_map(|range| range.clone().take(512)).collect();
         let mut refused = 0;
         for _ in 0..3_000 {
-            let flips: Vec<(usize, u8)> = (0..1 + random(&mut state) % 3)
+            let flips: Vec<(usize, u8)> = (0..1 + random.below(3))
                 .map(|_| {
-                    let at = own[random(&mut state) as usize % own.len()];
-                    (at as usize, 1 << (random(&mut state) % 8))
+                    let at = own[random.next() as usize % own.len()];
+                    (at as usize, 1 << random.below(8))
                 })
                 .collect();
             flips.iter().for_each(|(at, bit)| bad[*at] ^= bit);

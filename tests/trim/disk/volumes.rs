@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use super::{FileDisk, LIMITS, Loop, MIB, image, json_numbers, path_text, put, random, ready, run, run_with};
+use super::{FileDisk, LIMITS, Loop, MIB, Random, image, json_numbers, path_text, put, ready, run, run_with};
 use snapcow::free::Disk;
 use snapcow::free::disk::{Findings, Part, Verdict, look};
 
@@ -36,7 +36,7 @@ fn disk(path: &Path, sizes: &[u64]) -> (Vec<Loop>, Vec<u64>) {
     let total: u64 = sizes.iter().sum::<u64>() + 2;
     image(path, total * MIB);
     let lines: String = sizes.iter().map(|size| format!("size={size}MiB,type=lvm\n")).collect();
-    run_with(&["sfdisk", "--no-reread", &path_text(path)], &format!("label: gpt\n{lines}"));
+    run_with(&["sfdisk", "--no-reread", path_text(path)], &format!("label: gpt\n{lines}"));
     let json = run(&format!("sfdisk --json {}", path_text(path)));
     let starts: Vec<u64> = json_numbers(&json, "start").into_iter().map(|start| start * 512).collect();
     let device = |(start, size): (&u64, &u64)| Loop::new(path, *start, size * MIB, 512);
@@ -45,7 +45,7 @@ fn disk(path: &Path, sizes: &[u64]) -> (Vec<Loop>, Vec<u64>) {
 
 fn findings(path: &Path) -> Findings {
     let disk = FileDisk::open(path);
-    look(&disk, disk.1, LIMITS).unwrap()
+    look(&disk, disk.len(), LIMITS).unwrap()
 }
 
 fn part<'a>(findings: &'a Findings, name: &str) -> &'a Part {
@@ -114,7 +114,7 @@ fn plain_volumes_are_found_where_lvs_says_they_are() {
     }
     let folder = tempfile::tempdir().unwrap();
     let (path, inside) = (folder.path().join("disk"), folder.path().join("inside"));
-    let mut state = 11;
+    let mut random = Random(11);
     for turn in 0..3u64 {
         let _ = std::fs::remove_file(&path);
         let (devices, starts) = disk(&path, &[40, 40]);
@@ -129,10 +129,10 @@ fn plain_volumes_are_found_where_lvs_says_they_are() {
         create(&devices, "vg-0", "root", "-l 4");
         create(&devices, "vg-0", "var-log", "-i 2 -I 64k -l 6");
         for _ in 0..3 {
-            let more = 2 * (1 + random(&mut state) % 3);
-            let which = random(&mut state) as usize % 2;
+            let more = 2 * (1 + random.below(3));
+            let which = random.next() as usize % 2;
             let name = ["root", "var-log"][which];
-            let on = if which == 0 { devices[random(&mut state) as usize % 2].0.as_str() } else { "" };
+            let on = if which == 0 { devices[random.next() as usize % 2].0.as_str() } else { "" };
             lvm(&devices, &format!("lvextend -l +{more} vg-0/{name} {on}"));
             sizes[which] += more;
         }
@@ -228,7 +228,7 @@ fn damage_to_metadata_is_noticed() {
         disk[at] ^= 1;
     }
     // Flips anywhere in what LVM has of its own: what is free stays the same, or nothing is.
-    let mut state = 5;
+    let mut random = Random(5);
     let used = |range: std::ops::Range<u64>, disk: &[u8]| -> Vec<usize> {
         range.map(|at| at as usize).filter(|at| disk[*at] != 0).collect()
     };
@@ -237,10 +237,10 @@ fn damage_to_metadata_is_noticed() {
     let second = used(starts[1]..starts[1] + 5_000, &disk);
     let mut kept = 0;
     for _ in 0..200 {
-        let flips: Vec<(usize, u8)> = (0..1 + random(&mut state) % 3)
+        let flips: Vec<(usize, u8)> = (0..1 + random.below(3))
             .map(|_| {
-                let places = [&text, &heads, &second][random(&mut state) as usize % 3];
-                (places[random(&mut state) as usize % places.len()], 1 << (random(&mut state) % 8))
+                let places = [&text, &heads, &second][random.next() as usize % 3];
+                (places[random.next() as usize % places.len()], 1 << random.below(8))
             })
             .collect();
         flips.iter().for_each(|(at, bit)| disk[*at] ^= bit);

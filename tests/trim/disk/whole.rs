@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::{FileDisk, LIMITS, MIB, image, json_numbers, path_text, put, random, ready, run, run_with};
+use super::{FileDisk, LIMITS, MIB, Random, image, json_numbers, path_text, put, ready, run, run_with};
 use snapcow::free::disk::{Findings, Verdict, look, look_at_once};
 use snapcow::free::stream::Passing;
 use snapcow::free::{Disk, Limits, Trouble, Volume, ext4, swap, xfs};
@@ -30,7 +30,7 @@ fn made(folder: &Path) -> Made {
         .zip(["uefi", "linux", "linux", "swap", "linux", "linux"])
         .map(|(size, kind)| format!("size={size}MiB,type={kind}\n"))
         .collect();
-    run_with(&["sfdisk", &path_text(&path)], &format!("label: gpt\n{lines}"));
+    run_with(&["sfdisk", path_text(&path)], &format!("label: gpt\n{lines}"));
     let json = run(&format!("sfdisk --json {}", path_text(&path)));
     let starts: Vec<u64> = json_numbers(&json, "start").into_iter().map(|start| start * 512).collect();
     let mut free = Vec::new();
@@ -47,11 +47,11 @@ fn made(folder: &Path) -> Made {
             let script: String =
                 (0..6).map(|file| format!("write {} f{file}\n", path_text(&content))).collect::<String>()
                     + "rm f1\nrm f4\n";
-            run_with(&["debugfs", "-w", "-f", "/dev/stdin", &path_text(&inside)], &script);
+            run_with(&["debugfs", "-w", "-f", "/dev/stdin", path_text(&inside)], &script);
         }
         put(&inside, &path, starts[index]);
         let disk = FileDisk::open(&inside);
-        let volume = Volume::linear(&disk, 0..disk.1);
+        let volume = Volume::linear(&disk, 0..disk.len());
         let freed = match index {
             2 => xfs::freed(&volume, LIMITS),
             3 => swap::freed(&volume, LIMITS),
@@ -81,8 +81,8 @@ fn joined(runs: &[Range<u64>]) -> Vec<Range<u64>> {
 
 fn findings(path: &Path) -> Findings {
     let disk = FileDisk::open(path);
-    let found = look(&disk, disk.1, LIMITS).unwrap();
-    assert_eq!(look_at_once(&disk, disk.1, LIMITS).unwrap(), found, "threads change nothing");
+    let found = look(&disk, disk.len(), LIMITS).unwrap();
+    assert_eq!(look_at_once(&disk, disk.len(), LIMITS).unwrap(), found, "threads change nothing");
     found
 }
 
@@ -160,10 +160,10 @@ fn a_disk_without_partitions_is_one_filesystem() {
 
 /// Streams a file in order, in pieces; what is a hole in the file at hand is told as zeros.
 fn stream(passing: &Passing, disk: &FileDisk, seed: u64, chunk_max: u64) {
-    let mut state = seed;
+    let mut random = Random(seed);
     let mut at = 0;
-    while at < disk.1 {
-        let len = (random(&mut state) % chunk_max + 1).min(disk.1 - at);
+    while at < disk.len() {
+        let len = (random.next() % chunk_max + 1).min(disk.len() - at);
         let bytes = disk.read(std::slice::from_ref(&(at..at + len))).unwrap().concat();
         if bytes.iter().all(|byte| *byte == 0) {
             passing.offer_zeros(at, len);
@@ -189,7 +189,7 @@ fn a_stream_gives_the_same_in_few_passes() {
         let mut passes = 0;
         loop {
             let found = std::thread::scope(|scope| {
-                let reader = scope.spawn(|| look_at_once(&passing, disk.1, LIMITS));
+                let reader = scope.spawn(|| look_at_once(&passing, disk.len(), LIMITS));
                 stream(&passing, &disk, seed + passes, chunk_max);
                 reader.join().unwrap()
             });
@@ -226,8 +226,8 @@ fn a_stream_that_ends_early_and_too_little_memory_leave_all_whole() {
     let disk = FileDisk::open(&made.path);
     let passing = Passing::new(LIMITS);
     let found = std::thread::scope(|scope| {
-        let reader = scope.spawn(|| look_at_once(&passing, disk.1, LIMITS));
-        let half = disk.read(std::slice::from_ref(&(0..disk.1 / 2))).unwrap().concat();
+        let reader = scope.spawn(|| look_at_once(&passing, disk.len(), LIMITS));
+        let half = disk.read(std::slice::from_ref(&(0..disk.len() / 2))).unwrap().concat();
         passing.offer(0, &half);
         passing.end();
         reader.join().unwrap().unwrap()
@@ -235,7 +235,7 @@ fn a_stream_that_ends_early_and_too_little_memory_leave_all_whole() {
     assert!(found.refused.is_some() && found.free.as_slice().is_empty(), "{found:?}");
     let passing = Passing::new(Limits { memory_bytes: 200 << 10 });
     let found = std::thread::scope(|scope| {
-        let reader = scope.spawn(|| look_at_once(&passing, disk.1, LIMITS));
+        let reader = scope.spawn(|| look_at_once(&passing, disk.len(), LIMITS));
         stream(&passing, &disk, 1, 4 * MIB);
         reader.join().unwrap().unwrap()
     });

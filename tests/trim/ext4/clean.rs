@@ -211,8 +211,7 @@ fn one_pass_over_the_disk_is_enough() {
             if image == &copy && options.contains("-J") {
                 continue;
             }
-            let disk =
-                Stream { disk: FileDisk(File::open(image).unwrap()), passed: 0.into(), rounds: 0.into() };
+            let disk = Stream { disk: FileDisk::open(image), passed: 0.into(), rounds: 0.into() };
             assert_eq!(freed_of(&disk, mib << 20, LIMITS).as_ref(), Ok(&expected), "{options}");
             assert!(disk.rounds.into_inner() <= 3, "{options}");
         }

@@ -10,91 +10,16 @@ use std::fs::{self, File};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
-use snapcow::error::Result;
 use snapcow::free::{Disk, Freed, Limits, Trouble, Volume, ext4};
+
+pub use crate::tools::{FileDisk, Mounted, Random, ready, run, try_run};
 
 pub const LIMITS: Limits = Limits { memory_bytes: 64 << 20 };
 
-/// Whether these tools are here, and the right to mount. If not, the test is skipped, or fails where `SNAPCOW_REQUIRE`
-/// is 1.
-pub fn ready(tools: &[&str]) -> bool {
-    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
-    let is_there = |tool: &&&str| path.split(':').any(|folder| Path::new(folder).join(tool).exists());
-    let mut missing: Vec<&str> = tools.iter().filter(|tool| !is_there(tool)).copied().collect();
-    let is_root = Command::new("id").arg("-u").output().is_ok_and(|out| out.stdout == b"0\n");
-    if tools.contains(&"mount") && !(is_root && Path::new("/dev/loop-control").exists()) {
-        missing.push("the right to mount");
-    }
-    if missing.is_empty() {
-        return true;
-    }
-    assert_ne!(std::env::var("SNAPCOW_REQUIRE").as_deref(), Ok("1"), "missing: {missing:?}");
-    eprintln!("skipped: missing {missing:?}");
-    false
-}
-
-/// Runs a command line; its words have no spaces.
-pub fn try_run(line: &str) -> Output {
-    let words: Vec<&str> = line.split_whitespace().collect();
-    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
-    Command::new(words[0]).args(&words[1..]).env("PATH", path).env("LC_ALL", "C").output().expect(line)
-}
-
-pub fn run(line: &str) -> String {
-    let out = try_run(line);
-    let text = String::from_utf8_lossy(&out.stdout).into_owned();
-    assert!(out.status.success(), "{line}: {text}{}", String::from_utf8_lossy(&out.stderr));
-    text
-}
-
-/// A mount that ends with it.
-pub struct Mounted(pub PathBuf);
-
-impl Mounted {
-    pub fn new(image: &Path, on: &Path, options: &str) -> Self {
-        fs::create_dir_all(on).unwrap();
-        run(&format!("mount -o loop,{options} {} {}", image.display(), on.display()));
-        Self(on.to_owned())
-    }
-
-    pub fn end(self) {}
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        for _ in 0..50 {
-            if try_run(&format!("umount {}", self.0.display())).status.success() {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(100));
-        }
-        eprintln!("could not unmount {}", self.0.display());
-    }
-}
-
-/// A file as a disk; checks that it is asked as promised.
-pub struct FileDisk(pub File);
-
-impl Disk for FileDisk {
-    fn read(&self, wanted: &[Range<u64>]) -> Result<Vec<Vec<u8>>> {
-        assert!(wanted.windows(2).all(|pair| pair[0].end <= pair[1].start));
-        assert!(wanted.iter().all(|range| !range.is_empty()));
-        let one = |range: &Range<u64>| {
-            let mut bytes = vec![0; (range.end - range.start) as usize];
-            self.0.read_exact_at(&mut bytes, range.start).unwrap();
-            bytes
-        };
-        Ok(wanted.iter().map(one).collect())
-    }
-}
-
 pub fn freed(image: &Path) -> std::result::Result<Freed, String> {
-    let file = File::open(image).unwrap();
-    let len = file.metadata().unwrap().len();
-    let disk = FileDisk(file);
-    freed_of(&disk, len, LIMITS)
+    let disk = FileDisk::open(image);
+    freed_of(&disk, disk.len(), LIMITS)
 }
 
 pub fn freed_of(disk: &dyn Disk, len: u64, limits: Limits) -> std::result::Result<Freed, String> {
@@ -130,22 +55,6 @@ pub fn oracle(image: &Path) -> (Vec<Range<u64>>, BTreeMap<String, String>) {
         }
     }
     (free, header)
-}
-
-/// A simple generator of numbers: the same for the same seed.
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
-    }
-
-    pub fn below(&mut self, end: u64) -> u64 {
-        self.next() % end.max(1)
-    }
 }
 
 /// Writes files of `total` bytes altogether into a folder, and deletes about half of them, at random.

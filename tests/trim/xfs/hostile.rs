@@ -123,7 +123,7 @@ fn forge(path: &Path, cases: usize, sector: u64) {
 
 #[test]
 fn changed_metadata_of_version_4_never_free_what_is_used() {
-    if !can(&["mkfs.xfs", "xfs_db", "xfs_repair"], false) {
+    if !ready(&["mkfs.xfs", "xfs_db", "xfs_repair"]) {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -140,7 +140,7 @@ fn changed_metadata_of_version_4_never_free_what_is_used() {
 
 #[test]
 fn changed_metadata_of_version_5_never_free_what_is_used() {
-    if !can(&["mkfs.xfs", "xfs_db", "mount"], true) {
+    if !ready(&["mkfs.xfs", "xfs_db", "mount"]) {
         return;
     }
     let dir = tempfile::tempdir().unwrap();

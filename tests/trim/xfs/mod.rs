@@ -10,84 +10,26 @@ use std::hash::{DefaultHasher, Hasher};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use snapcow::error::{Error, Kind, Result, Stage};
-use snapcow::free::{Disk, Freed, Limits, Outcome, Trouble, Volume};
+use snapcow::free::{Freed, Limits, Outcome, Trouble, Volume};
+
+pub use crate::tools::{FileDisk, Random, is_there, ready, text};
+use crate::tools::{Mounted, try_with};
 
 pub const LIMITS: Limits = Limits { memory_bytes: 256 << 20 };
 
-/// Whether a test that needs these tools, and maybe the right to mount, can run. `SNAPCOW_REQUIRE=1` makes it fail if not.
-pub fn can(tools: &[&str], mounts: bool) -> bool {
-    let has = |tool: &&str| is_there(tool).then_some(()).ok_or_else(|| format!("{tool} is not installed"));
-    let mut why = tools.iter().find_map(|tool| has(tool).err());
-    if mounts && why.is_none() && !fs::exists("/dev/loop-control").unwrap_or(false) {
-        why = Some("there are no loop devices".to_owned());
-    }
-    if mounts && why.is_none() && run("id", &["-u"]).trim() != "0" {
-        why = Some("mounting needs root".to_owned());
-    }
-    let Some(why) = why else { return true };
-    assert!(std::env::var("SNAPCOW_REQUIRE").as_deref() != Ok("1"), "{why}");
-    eprintln!("skipped: {why}");
-    false
-}
-
-/// Whether a tool is installed.
-pub fn is_there(tool: &str) -> bool {
-    let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
-    path.split(':').any(|dir| Path::new(dir).join(tool).exists())
-}
-
 /// Runs a tool that must succeed; its output.
+#[track_caller]
 pub fn run(tool: &str, args: &[&str]) -> String {
-    let out = tried(tool, args);
-    assert!(out.0, "{tool} {args:?}: {}", out.1);
-    out.1
+    let (has_succeeded, said) = tried(tool, args);
+    assert!(has_succeeded, "{tool} {args:?}: {said}");
+    said
 }
 
-/// Runs a tool: whether it succeeded, and its output.
+/// Runs a tool: whether it succeeded, and what it said on either way.
 pub fn tried(tool: &str, args: &[&str]) -> (bool, String) {
-    let path = std::env::var("PATH").unwrap_or_default();
-    let out = Command::new(tool)
-        .args(args)
-        .env("PATH", format!("{path}:/usr/sbin:/sbin"))
-        // These three let mkfs.xfs make filesystems below 300 MiB.
-        .envs([("TEST_DIR", "1"), ("TEST_DEV", "1"), ("QA_CHECK_FS", "1"), ("LC_ALL", "C")])
-        .output()
-        .unwrap_or_else(|error| panic!("{tool}: {error}"));
-    let text = [out.stdout, out.stderr].concat();
-    (out.status.success(), String::from_utf8_lossy(&text).into_owned())
-}
-
-/// A file as a disk, which counts how often it is asked.
-pub struct FileDisk {
-    file: File,
-    pub rounds: std::sync::atomic::AtomicU64,
-}
-
-impl FileDisk {
-    pub fn open(path: &Path) -> Self {
-        Self { file: File::open(path).unwrap(), rounds: 0.into() }
-    }
-
-    pub fn len(&self) -> u64 {
-        self.file.metadata().unwrap().len()
-    }
-}
-
-impl Disk for FileDisk {
-    fn read(&self, wanted: &[Range<u64>]) -> Result<Vec<Vec<u8>>> {
-        self.rounds.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let one = |range: &Range<u64>| {
-            let mut bytes = vec![0; (range.end - range.start) as usize];
-            self.file
-                .read_exact_at(&mut bytes, range.start)
-                .map_err(|error| Error::new(Stage::Source, Kind::Local, "read").because(error))?;
-            Ok(bytes)
-        };
-        wanted.iter().map(one).collect()
-    }
+    let out = try_with(&[&[tool], args].concat(), "");
+    (out.status.success(), String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned())
 }
 
 /// What a reader says of a file.
@@ -111,29 +53,23 @@ pub fn image(dir: &Path, name: &str, len: u64) -> PathBuf {
     path
 }
 
-pub fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
-
-/// A loop mount, undone when dropped.
-pub struct Mount(PathBuf);
+/// A mount beside the image, with what is in it.
+pub struct Mount(Mounted);
 
 impl Mount {
+    #[track_caller]
     pub fn new(image: &Path, options: &str) -> Self {
-        let at = image.with_extension("mnt");
-        fs::create_dir_all(&at).unwrap();
-        run("mount", &["-o", &format!("loop,{options}"), text(image), text(&at)]);
-        Self(at)
+        Self(Mounted::new(image, &image.with_extension("mnt"), options))
     }
 
     pub fn path(&self) -> &Path {
-        &self.0
+        &self.0.0
     }
 
     /// Every file and a hash of its name, length and bytes.
     pub fn hashes(&self) -> BTreeMap<PathBuf, u64> {
         let mut all = BTreeMap::new();
-        let mut dirs = vec![self.0.clone()];
+        let mut dirs = vec![self.path().to_owned()];
         while let Some(dir) = dirs.pop() {
             for entry in fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap()) {
                 let mut hasher = DefaultHasher::new();
@@ -142,45 +78,16 @@ impl Mount {
                 } else {
                     hasher.write(&fs::read(entry.path()).unwrap());
                 }
-                all.insert(entry.path().strip_prefix(&self.0).unwrap().to_owned(), hasher.finish());
+                all.insert(entry.path().strip_prefix(self.path()).unwrap().to_owned(), hasher.finish());
             }
         }
         all
     }
 }
 
-impl Drop for Mount {
-    fn drop(&mut self) {
-        // Whoever looks at all mounts of the machine may hold it for a moment.
-        for _ in 0..100 {
-            if tried("umount", &[text(&self.0)]).0 {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(100));
-        }
-        tried("umount", &["-l", text(&self.0)]);
-    }
-}
-
-/// Small, and always the same for a seed: xorshift64*.
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    pub fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-}
-
 /// Writes and deletes files until the free space is in pieces. `bytes` bounds what is written in each round.
 pub fn age(dir: &Path, seed: u64, bytes: u64, rounds: usize) {
-    let mut random = Random(seed | 1);
+    let mut random = Random(seed);
     for round in 0..rounds {
         let sub = dir.join(format!("d{round}"));
         fs::create_dir_all(&sub).unwrap();

@@ -46,7 +46,7 @@ fn keeps_files(path: &Path, freed: &Freed) {
 
 #[test]
 fn aged_filesystems_of_version_5_agree_with_xfs_db() {
-    if !can(&TOOLS, true) {
+    if !ready(&TOOLS) {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -92,7 +92,7 @@ fn levels(path: &Path) -> u32 {
 
 #[test]
 fn a_log_that_is_not_clean_leaves_it_whole() {
-    if !can(&TOOLS, true) || !can(&["fsfreeze"], true) {
+    if !ready(&TOOLS) || !ready(&["fsfreeze"]) {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -130,7 +130,7 @@ fn a_log_that_is_not_clean_leaves_it_whole() {
 /// Log records at all places of the log, also across its end, must be found.
 #[test]
 fn a_log_that_went_round_is_clean_wherever_it_ends() {
-    if !can(&TOOLS, true) {
+    if !ready(&TOOLS) {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -168,7 +168,7 @@ fn a_log_that_went_round_is_clean_wherever_it_ends() {
 
 #[test]
 fn version_4_agrees_with_xfs_db() {
-    if !can(&TOOLS[..3], false) {
+    if !ready(&TOOLS[..3]) {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -189,7 +189,7 @@ fn version_4_agrees_with_xfs_db() {
 
 #[test]
 fn blocks_of_all_sizes_and_features_that_no_kernel_here_mounts_are_read() {
-    if !can(&TOOLS[..3], false) {
+    if !ready(&TOOLS[..3]) {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -211,7 +211,7 @@ fn blocks_of_all_sizes_and_features_that_no_kernel_here_mounts_are_read() {
 
 #[test]
 fn what_is_not_understood_is_left_whole() {
-    if !can(&TOOLS[..3], false) {
+    if !ready(&TOOLS[..3]) {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -272,7 +272,7 @@ fn what_is_not_understood_is_left_whole() {
 /// What is done to a filesystem in its life besides writing and deleting.
 #[test]
 fn filesystems_that_were_grown_filled_repaired_or_have_a_realtime_device_agree_with_xfs_db() {
-    if !can(&TOOLS, true) || !can(&["xfs_growfs"], true) {
+    if !ready(&TOOLS) || !ready(&["xfs_growfs"]) {
         return;
     }
     let dir = tempfile::tempdir().unwrap();

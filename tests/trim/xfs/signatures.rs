@@ -62,7 +62,7 @@ fn put(path: &Path, at: u64, bytes: &[u8]) {
 /// Tools that may be missing even where tests must run: each is tried if it is there.
 #[test]
 fn marks_of_real_tools_agree_with_blkid() {
-    if !can(&["wipefs", "mkfs.ext4", "mkfs.xfs", "mkswap"], false) {
+    if !ready(&["wipefs", "mkfs.ext4", "mkfs.xfs", "mkswap"]) {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -111,7 +111,7 @@ fn marks_of_real_tools_agree_with_blkid() {
 
 #[test]
 fn swap_areas_of_all_page_sizes_are_free_but_for_their_headers() {
-    if !can(&["mkswap", "wipefs"], false) {
+    if !ready(&["mkswap", "wipefs"]) {
         return;
     }
     let dir = tempfile::tempdir().unwrap();

@@ -1,5 +1,6 @@
 //! A disk as a picture: every square a stretch of it, in rows from the beginning to the end. How far a square is
-//! filled is how much of it is data, its colour how little that was compressed.
+//! filled is how much of it is data, its colour how little that was compressed. Data that a filesystem has freed, where
+//! somebody looked, has a colour of its own, and so have places that it has freed and that hold none.
 //!
 //! The colours are steps of viridis, whose order is seen with any kind of colour blindness and in grey; the ground
 //! is the picture's own, so that it can stand on a light page and on a dark one.
@@ -8,11 +9,13 @@ mod png;
 mod svg;
 
 use snapcow::extents::Kind;
+use snapcow::free::table::Partition;
 use snapcow::units::Human;
 
 use super::disk::Disk;
 use super::tally::{Cell, Tally, row_offset};
 use super::text;
+use crate::cli::partitions::SHOWN;
 
 /// Squares of a row.
 const COLUMNS: u32 = 64;
@@ -30,6 +33,9 @@ const INK: Colour = [0x1c, 0x20, 0x24];
 const FAINT: Colour = [0x5b, 0x65, 0x70];
 const NOTHING: Colour = [0xee, 0xef, 0xf1];
 const ZERO: Colour = [0xcb, 0xd0, 0xd6];
+/// Freed by a filesystem: not stored, and stored all the same.
+const TRIMMED: Colour = [0xc6, 0xe2, 0xf5];
+const FREED: Colour = [0xf0, 0x8f, 0xa6];
 const BORDER: Colour = [0xd1, 0x41, 0x0c];
 /// From what became small to what stayed as it was.
 const DATA: [Colour; 5] =
@@ -93,14 +99,14 @@ pub fn draw(tally: &Tally, disk: &Disk, width: u32) -> Drawing {
     y += 14;
     let grid = Grid::new(tally, margin, y, width);
     grid.draw(&mut drawing, tally);
-    if let Some(table) = &disk.table {
-        for partition in table.partitions.iter().take(text::PARTITIONS_SHOWN) {
-            grid.mark(&mut drawing, partition.start, partition.number);
-        }
+    let table = disk.partitions.table.iter();
+    let on_it = |partition: &&Partition| partition.start < tally.size();
+    for partition in table.flat_map(|table| table.partitions.iter().filter(on_it).take(SHOWN)) {
+        grid.mark(&mut drawing, partition.start, partition.number);
     }
     y = grid.bottom() + 14;
     drawing.legend(margin, &mut y, tally, grid.cell_bytes);
-    let partitions = text::partitions(disk);
+    let partitions = disk.partitions.lines();
     if !partitions.is_empty() {
         y += 8;
         drawing.rect(margin, y + 7, 14, 3, BORDER);
@@ -179,19 +185,21 @@ impl Grid {
             let (x, y) = (self.left + column * self.pitch, self.top + row * self.pitch);
             let there = self.cell_bytes.min(tally.size() - index as u64 * self.cell_bytes);
             // A little data must be seen, and a little that is missing, too.
-            let share = cell.data as f64 / there.max(1) as f64;
-            let fill = match (f64::from(side) * share).round() as u32 {
-                0 if cell.data > 0 => 1,
-                all if all == side && cell.data < there && side > 1 => side - 1,
-                fill => fill.min(side),
-            };
-            let empty =
-                if cell.zero * 2 >= there - cell.data.min(there) && cell.zero > 0 { ZERO } else { NOTHING };
+            let height =
+                |bytes: u64| match (f64::from(side) * bytes as f64 / there.max(1) as f64).round() as u32 {
+                    0 if bytes > 0 => 1,
+                    all if all == side && bytes < there && side > 1 => side - 1,
+                    fill => fill.min(side),
+                };
+            let (fill, used) = (height(cell.data), height(cell.used()));
             if fill < side {
-                drawing.rect(x, y, side, side - fill, empty);
+                drawing.rect(x, y, side, side - fill, ground(cell, there));
             }
-            if fill > 0 {
-                drawing.rect(x, y + side - fill, side, fill, DATA[step(cell.ratio())]);
+            if used < fill {
+                drawing.rect(x, y + side - fill, side, fill - used, FREED);
+            }
+            if used > 0 {
+                drawing.rect(x, y + side - used, side, used, DATA[step(cell.ratio())]);
             }
         }
     }
@@ -210,6 +218,18 @@ impl Grid {
             drawing.rect(back, up, width, self.pitch + width, BORDER);
             drawing.rect(self.left - 2, up + self.pitch, x - self.left + width, width, BORDER);
         }
+    }
+}
+
+/// The colour of what is no data in a cell of so many bytes: of what most of it is.
+fn ground(cell: &Cell, bytes: u64) -> Colour {
+    let empty = bytes - cell.data.min(bytes);
+    if cell.freed.empty > 0 && cell.freed.empty * 2 >= empty {
+        TRIMMED
+    } else if cell.zero > 0 && cell.zero * 2 >= empty {
+        ZERO
+    } else {
+        NOTHING
     }
 }
 
@@ -248,6 +268,13 @@ impl Drawing {
         }
         if tally.sum(Kind::Unallocated).extents > 0 {
             entries.push((vec![NOTHING], "nothing stored"));
+        }
+        let freed = tally.freed().unwrap_or_default();
+        if freed.data > 0 {
+            entries.push((vec![FREED], "freed by its filesystem, stored"));
+        }
+        if freed.empty > 0 {
+            entries.push((vec![TRIMMED], "freed, left out"));
         }
         let each = format!("one square: {}", Human(cell_bytes));
         entries.push((Vec::new(), &each));
