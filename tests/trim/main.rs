@@ -5,6 +5,7 @@
 mod disk;
 mod ext4;
 mod glance;
+mod hostile;
 #[path = "../lab/mod.rs"]
 mod lab;
 mod tools;
