@@ -12,7 +12,7 @@ use super::args::ConvertArgs;
 use super::delete_source;
 #[cfg(feature = "openstack")]
 use super::glance::Clouds;
-use super::prepare::{Prepared, prepare};
+use super::prepare::{Prepared, Run, prepare};
 use super::progress::{Progress, Work};
 use super::report::{self, Outcome};
 use super::target::{TargetWords, to_stdout};
@@ -43,14 +43,14 @@ pub fn recorded(
 ) -> (Outcome, Result<()>) {
     let mut outcome = Outcome::begun();
     let go = if options.how.dry_run { plan::dry_run } else { carry_out };
-    let result = go(
+    let result = go(&mut Run {
         options,
         quiet,
         cancel,
         #[cfg(feature = "openstack")]
         clouds,
-        &mut outcome,
-    );
+        outcome: &mut outcome,
+    });
     #[cfg(feature = "openstack")]
     {
         outcome.insecure = clouds.is_insecure();
@@ -89,21 +89,9 @@ pub fn reported(options: &ConvertArgs, outcome: &Outcome, result: Result<()>) ->
 }
 
 /// Everything but the report, and never a dry run.
-pub fn carry_out(
-    options: &ConvertArgs,
-    quiet: bool,
-    cancel: &Cancel,
-    #[cfg(feature = "openstack")] clouds: &mut Clouds,
-    outcome: &mut Outcome,
-) -> Result<()> {
-    let mut prepared = prepare(
-        options,
-        quiet,
-        cancel,
-        #[cfg(feature = "openstack")]
-        clouds,
-        outcome,
-    )?;
+pub fn carry_out(run: &mut Run<'_, '_>) -> Result<()> {
+    let mut prepared = prepare(run)?;
+    let (options, quiet, cancel, outcome) = (run.options, run.quiet, run.cancel, &mut *run.outcome);
     let counters = Arc::new(Counters::default());
     let job = prepared.job(Arc::clone(&counters), cancel);
     outcome.counters = Some(Arc::clone(&counters));
@@ -119,7 +107,7 @@ pub fn carry_out(
         #[cfg(feature = "openstack")]
         TargetWords::Glance(name) => {
             let created =
-                clouds.create_target(name, options, &prepared.opened, &plan, outcome.keeper.as_mut())?;
+                run.clouds.create_target(name, options, &prepared.opened, &plan, outcome.keeper.as_mut())?;
             notes.extend(created.notes);
             outcome.image_id = Some(created.id);
             outcome.dropped_properties = created.dropped_properties;
@@ -134,7 +122,7 @@ pub fn carry_out(
     let progress = Progress::of(options.how.progress, quiet, counters, work);
     let receipt = carry(&plan, &job, sink, progress, outcome)?;
     #[cfg(feature = "openstack")]
-    let said = announce(clouds, outcome, &plan, &receipt);
+    let said = announce(run.clouds, outcome, &plan, &receipt);
     #[cfg(not(feature = "openstack"))]
     let said = Ok(());
     finish(quiet, receipt, outcome);

@@ -13,6 +13,7 @@ use snapcow::units::Human;
 use super::args::{Args, Command, DemoArgs};
 use super::convert;
 use super::glance::Clouds;
+use super::prepare::Run;
 use super::report::Outcome;
 
 /// Runs the demo.
@@ -53,7 +54,13 @@ pub fn run(options: &DemoArgs, quiet: bool, cancel: &Cancel) -> Result<()> {
     let cloud = Cloud::with_token(glance.endpoint(), token, &TlsOptions::default(), Stage::Plan)?;
     let mut clouds = Clouds::only(cloud, cancel.clone());
     let mut outcome = Outcome::default();
-    convert::carry_out(&conversion, quiet, cancel, &mut clouds, &mut outcome)?;
+    convert::carry_out(&mut Run {
+        options: &conversion,
+        quiet,
+        cancel,
+        clouds: &mut clouds,
+        outcome: &mut outcome,
+    })?;
 
     let made = outcome.image_id.as_deref().and_then(|id| glance.data(id));
     let made = made.ok_or_else(|| {

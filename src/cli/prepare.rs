@@ -41,17 +41,23 @@ pub struct Prepared<'a> {
     pub notes: Vec<String>,
 }
 
+/// A conversion, or the plan of one, under way.
+pub struct Run<'a, 'w> {
+    pub options: &'w ConvertArgs,
+    pub quiet: bool,
+    pub cancel: &'a Cancel,
+    #[cfg(feature = "openstack")]
+    pub clouds: &'a mut Clouds,
+    /// What is found out on the way, for the report.
+    pub outcome: &'a mut Outcome,
+}
+
 /// Looks up source, target and state file, and plans.
 ///
 /// # Errors
 /// Whatever is refused before a byte moves.
-pub fn prepare<'a>(
-    options: &'a ConvertArgs,
-    quiet: bool,
-    cancel: &Cancel,
-    #[cfg(feature = "openstack")] clouds: &mut Clouds,
-    outcome: &mut Outcome,
-) -> Result<Prepared<'a>> {
+pub fn prepare<'w>(run: &mut Run<'_, 'w>) -> Result<Prepared<'w>> {
+    let (options, quiet) = (run.options, run.quiet);
     let (geometry, compression) = format(options)?;
     let target = TargetWords::parse(&options.target)?;
     state::check(options, matches!(target, TargetWords::File(_)))?;
@@ -60,25 +66,25 @@ pub fn prepare<'a>(
     let opened = open_source(
         options,
         #[cfg(feature = "openstack")]
-        clouds,
+        run.clouds,
     )?;
     let (opened, map_note) = known_holes::apply(options, opened)?;
     target.refuse_source(&opened)?;
-    let (opened, free) = trim::apply(options, opened, quiet, cancel)?;
+    let (opened, free) = trim::apply(options, opened, quiet, run.cancel)?;
     let spool_dir = spool_dir(options);
     let plan = make_plan(options, &opened, &target, &spool_dir)?;
     let mut notes = notes(options, &target, &opened);
     notes.extend(map_note);
-    outcome.free = free.clone();
-    outcome.planned(&opened, geometry, compression, &plan);
+    run.outcome.free = free.clone();
+    run.outcome.planned(&opened, geometry, compression, &plan);
     #[cfg(feature = "openstack")]
-    let doomed = delete_source::before(options, &opened, clouds)?;
+    let doomed = delete_source::before(options, &opened, run.clouds)?;
     #[cfg(feature = "openstack")]
     notes.extend(doomed.iter().flat_map(|doomed| doomed.notes.clone()));
     let words = target.name(
         options,
         #[cfg(feature = "openstack")]
-        clouds,
+        run.clouds,
     )?;
     let proof = proof(options, &plan, &target);
     let keeper = state::open(options, &opened, words, quiet, (geometry, compression, proof))?;

@@ -56,7 +56,6 @@ impl Disk {
                 partitions::find(guest.virtual_size(), |out, at| guest.reader().read(out, at))
             }
             Body::Raw(input) => partitions::find(input.len, |out, at| input.bytes.read_at(out, at)),
-            #[cfg(feature = "openstack")]
             _ => Partitions::default(),
         };
         Ok(Self { name: name.to_owned(), file_len: len, partitions, scans, body, file })

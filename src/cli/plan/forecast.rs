@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use snapcow::convert::{Basis, Cancel, Job, Proof, Sample, SampleWish, sample};
+use snapcow::convert::{Basis, Job, Proof, Sample, SampleWish, sample};
 use snapcow::encode::Compression;
 use snapcow::error::Result;
 use snapcow::free::disk::Findings;
@@ -17,8 +17,7 @@ use snapcow::state::Keeper;
 use super::super::args::ConvertArgs;
 #[cfg(feature = "openstack")]
 use super::super::glance::{self, Clouds};
-use super::super::prepare::{Prepared, prepare};
-use super::super::report::Outcome;
+use super::super::prepare::{Prepared, Run, prepare};
 use super::super::target::TargetWords;
 use super::LookArgs;
 #[cfg(feature = "openstack")]
@@ -99,23 +98,8 @@ pub(super) struct Looked<'a> {
 }
 
 /// Looks up, probes, samples.
-pub fn make(
-    options: &ConvertArgs,
-    look: &LookArgs,
-    quiet: bool,
-    cancel: &Cancel,
-    #[cfg(feature = "openstack")] clouds: &mut Clouds,
-    outcome: &mut Outcome,
-) -> Result<Forecast> {
-    let mut looked = Looked::at(
-        options,
-        look,
-        quiet,
-        cancel,
-        #[cfg(feature = "openstack")]
-        clouds,
-        outcome,
-    )?;
+pub fn make(run: &mut Run<'_, '_>, look: &LookArgs) -> Result<Forecast> {
+    let mut looked = Looked::at(run, look)?;
     let survey = looked.prepared.keeper.as_mut().and_then(Keeper::take_survey);
     let wish = SampleWish { bytes: look.sample, ..SampleWish::default() };
     let sample = match (&survey, look.sample) {
@@ -198,33 +182,19 @@ fn known_by(resumed: bool, sample: Option<&Sample>, look: &LookArgs, len: Option
 }
 
 impl<'a> Looked<'a> {
-    fn at(
-        options: &'a ConvertArgs,
-        look: &LookArgs,
-        quiet: bool,
-        cancel: &Cancel,
-        #[cfg(feature = "openstack")] clouds: &mut Clouds,
-        outcome: &mut Outcome,
-    ) -> Result<Self> {
-        let begin = Instant::now();
-        let prepared = prepare(
-            options,
-            quiet,
-            cancel,
-            #[cfg(feature = "openstack")]
-            clouds,
-            outcome,
-        )?;
+    fn at(run: &mut Run<'_, 'a>, look: &LookArgs) -> Result<Self> {
+        let (options, begin) = (run.options, Instant::now());
+        let prepared = prepare(run)?;
         let opening_seconds = begin.elapsed().as_secs_f64();
         let place = place(
             options,
             look,
             &prepared,
             #[cfg(feature = "openstack")]
-            clouds,
+            run.clouds,
         )?;
         let begin_seconds = opening_seconds + 2.0 * place.request_seconds;
-        let job = prepared.job(Arc::default(), cancel);
+        let job = prepared.job(Arc::default(), run.cancel);
         Ok(Self { options, prepared, job, begin_seconds, place })
     }
 

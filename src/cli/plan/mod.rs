@@ -19,6 +19,7 @@ use super::args::ConvertArgs;
 use super::convert::say;
 #[cfg(feature = "openstack")]
 use super::glance::Clouds;
+use super::prepare::Run;
 use super::report::Outcome;
 use super::terminal::escape_json;
 pub use forecast::Forecast;
@@ -53,15 +54,15 @@ pub struct LookArgs {
 pub fn run(options: &PlanArgs, quiet: bool, cancel: &Cancel) -> Result<()> {
     #[cfg(feature = "openstack")]
     let mut clouds = Clouds::new(options.convert.cloud.clone(), cancel.clone());
-    let result = rehearse(
-        &options.convert,
-        &options.look,
+    let mut run = Run {
+        options: &options.convert,
         quiet,
         cancel,
         #[cfg(feature = "openstack")]
-        &mut clouds,
-        &mut Outcome::begun(),
-    );
+        clouds: &mut clouds,
+        outcome: &mut Outcome::begun(),
+    };
+    let result = rehearse(&mut run, &options.look);
     result.map_err(|error| cancel.check(error.stage()).err().unwrap_or(error))
 }
 
@@ -69,45 +70,16 @@ pub fn run(options: &PlanArgs, quiet: bool, cancel: &Cancel) -> Result<()> {
 ///
 /// # Errors
 /// As [`rehearse`].
-pub fn dry_run(
-    options: &ConvertArgs,
-    quiet: bool,
-    cancel: &Cancel,
-    #[cfg(feature = "openstack")] clouds: &mut Clouds,
-    outcome: &mut Outcome,
-) -> Result<()> {
-    rehearse(
-        options,
-        &LookArgs::default(),
-        quiet,
-        cancel,
-        #[cfg(feature = "openstack")]
-        clouds,
-        outcome,
-    )
+pub fn dry_run(run: &mut Run<'_, '_>) -> Result<()> {
+    rehearse(run, &LookArgs::default())
 }
 
 /// Prints what a conversion by these words would be; every `--dry-run` comes here.
 ///
 /// # Errors
 /// What the conversion itself would be refused for, as far as that can be known: after the plan where there is one.
-pub fn rehearse(
-    options: &ConvertArgs,
-    look: &LookArgs,
-    quiet: bool,
-    cancel: &Cancel,
-    #[cfg(feature = "openstack")] clouds: &mut Clouds,
-    outcome: &mut Outcome,
-) -> Result<()> {
-    let forecast = forecast::make(
-        options,
-        look,
-        quiet,
-        cancel,
-        #[cfg(feature = "openstack")]
-        clouds,
-        outcome,
-    )?;
+pub fn rehearse(run: &mut Run<'_, '_>, look: &LookArgs) -> Result<()> {
+    let forecast = forecast::make(run, look)?;
     if look.json {
         say(&escape_json(&format!("{:#}", json::json(&forecast))))?;
     } else {
