@@ -246,7 +246,10 @@ fn head(bytes: &mut Bytes, len: u64) -> Result<Vec<u8>> {
 type Inside = (Result<Contents, String>, Partitions);
 
 /// What the disk is made of, and its partitions. Damage is a fact like others.
-#[cfg_attr(not(feature = "openstack"), expect(unused_variables, reason = "streams alone have but their head"))]
+#[cfg_attr(
+    not(feature = "openstack"),
+    expect(unused_variables, reason = "streams alone have but their head")
+)]
 fn inside(bytes: &Bytes, format: &str, head: &[u8], len: u64, is_qcow2: bool) -> Result<Inside> {
     let unknown = |why: &str| Ok((Err(why.to_owned()), Partitions::default()));
     match (bytes, format) {
