@@ -38,6 +38,13 @@ pub trait Disk: Sync {
     /// What keeps the bytes from coming.
     fn read(&self, wanted: &[Range<u64>]) -> Result<Vec<Vec<u8>>>;
 
+    /// Tells what is going to be read, so that a disk that streams by keeps it; whether it is such a disk. Ranges in any
+    /// order.
+    fn want(&self, ranges: &[Range<u64>]) -> bool {
+        let _ = ranges;
+        false
+    }
+
     /// A thread more will read, until it has called [`leave`](Self::leave). A disk that streams by waits for its
     /// questions; while it waits for something else than the disk, such a thread must not be counted.
     fn enter(&self) {}

@@ -114,6 +114,20 @@ impl<'a> Volume<'a> {
         Ok(self.read(&[range])?.pop().unwrap_or_default())
     }
 
+    /// Tells the disk what is going to be read; see [`Disk::want`].
+    ///
+    /// # Errors
+    /// A range that goes beyond the end.
+    pub fn want(&self, ranges: &[Range<u64>]) -> Outcome<bool> {
+        if ranges.iter().any(|range| range.start > range.end || range.end > self.len) {
+            return Err(Trouble::whole("it points beyond its end"));
+        }
+        // Not so many that they would be worth less than what they save.
+        let pieces: Vec<Range<u64>> =
+            ranges.iter().flat_map(|range| self.on_disk(range.clone())).take(PIECES_MAX).collect();
+        Ok(self.disk.want(&pieces))
+    }
+
     /// Where a range of the volume lies on the disk, piece by piece, in the volume's order.
     pub fn on_disk(&self, range: Range<u64>) -> impl Iterator<Item = Range<u64>> + '_ {
         let first = self.segments.partition_point(|(at, segment)| at + segment.len <= range.start);

@@ -297,6 +297,12 @@ impl Disk for Passing {
         bytes.ok_or_else(|| failed("read what the stream has left out, or what lies behind its end"))
     }
 
+    fn want(&self, ranges: &[Range<u64>]) -> bool {
+        // What takes too much memory is refused when it is read.
+        let _ = self.lock().ask(ranges, self.memory_bytes);
+        true
+    }
+
     fn enter(&self) {
         self.lock().busy += 1;
     }

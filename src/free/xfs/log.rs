@@ -40,6 +40,9 @@ pub(super) struct Head {
 }
 
 impl Head {
+    /// Behind everything.
+    pub const LAST: Self = Self { cycle: u32::MAX, block: u32::MAX };
+
     /// Nothing can have been written later than the log's end: `xlog_valid_lsn`. The null LSN says nothing.
     pub fn check(self, lsn: u64, whose: impl fmt::Display) -> Outcome<()> {
         let (cycle, block) = ((lsn >> 32) as u32, lsn as u32);

@@ -12,8 +12,10 @@
 //! A realtime device is another device: its blocks are counted and mapped elsewhere, and nothing here depends on it.
 //! Realtime groups and zones, which change that, are unknown feature bits here.
 //!
-//! Read in rounds: the superblock; all group headers and the log; each level of all trees.
+//! Read in rounds: the superblock; all group headers and the log; each level of all trees. On a disk that streams by, all
+//! that is asked for ahead (`ahead`).
 
+mod ahead;
 mod groups;
 mod log;
 mod superblock;
@@ -77,6 +79,7 @@ pub fn freed(volume: &Volume<'_>, limits: Limits) -> Outcome<Freed> {
     let mut memory = Memory { left: limits.memory_bytes, most: limits.memory_bytes };
     let begin = volume.read_one(0..volume.len().min(superblock::SECTOR_MAX))?;
     let sb = Superblock::parse(&begin, volume.len())?;
+    ahead::read(volume, &sb, &memory);
     let (groups, head) = headers(volume, &sb, &mut memory)?;
     let used: u64 = groups.iter().map(|group| group.used.len() as u64).sum();
     memory.take(used * 4 + groups.len() as u64 * size_of::<Group>() as u64, "its group headers")?;
@@ -102,30 +105,25 @@ const LOG_PIECE: u64 = 16 << 20;
 
 /// All group headers, and the head of the log: one round, and more only for a log that takes too much memory.
 fn headers(volume: &Volume<'_>, sb: &Superblock, memory: &mut Memory) -> Outcome<(Vec<Group>, log::Head)> {
-    let header_bytes = 4 * u64::from(sb.sector_bytes);
-    let log_at = sb.at(sb.log_group, sb.log_first);
-    let log_bytes = u64::from(sb.log_blocks) << sb.block_log;
+    let Range { start: log_at, end } = sb.log();
+    let log_bytes = end - log_at;
     // Twice, since a volume holds what it has read and what it gives.
-    memory.take(u64::from(sb.groups) * (2 * header_bytes + 128), "its group headers")?;
+    memory.take(u64::from(sb.groups) * (2 * sb.header_bytes() + 128), "its group headers")?;
     memory.take(log_bytes / 512 * log::Scan::BLOCK_BYTES, "its log")?;
     let piece =
         if 2 * log_bytes <= memory.left { log_bytes } else { LOG_PIECE.min(memory.left / 4) & !0xffff };
     if piece == 0 {
         memory.check(2 * log_bytes, "its log")?;
     }
-    let header = |number| {
-        let at = sb.at(number, 0);
-        at..at + header_bytes
-    };
     // In rising order, for a disk that passes by: the headers before the log, the log, the headers behind it.
-    let mut wanted: Vec<Range<u64>> = (0..=sb.log_group).map(header).collect();
+    let mut wanted: Vec<Range<u64>> = (0..=sb.log_group).map(|number| sb.header(number)).collect();
     let (mut scan, mut groups, mut whole) = (log::Scan::default(), Vec::new(), Vec::new());
     for start in (0..log_bytes).step_by(piece.max(1) as usize) {
         let end = (start + piece).min(log_bytes);
         let count = wanted.len();
         wanted.push(log_at + start..log_at + end);
         if end == log_bytes {
-            wanted.extend((sb.log_group + 1..sb.groups).map(header));
+            wanted.extend((sb.log_group + 1..sb.groups).map(|number| sb.header(number)));
         }
         let mut read = volume.read(&wanted)?;
         let log = read.remove(count);
@@ -196,7 +194,7 @@ fn keeps_what_is_used(sb: &Superblock, group: &Group, found: &Found) -> Outcome<
         found.extents.get(at).is_some_and(|extent| u64::from(extent.start) < end)
     };
     let one = |block: u32| (u64::from(block), u64::from(block) + 1);
-    let header_blocks = (4 * u64::from(sb.sector_bytes)).div_ceil(1 << sb.block_log);
+    let header_blocks = sb.header_bytes().div_ceil(1 << sb.block_log);
     let mut used = vec![(0, header_blocks)];
     if group.number == sb.log_group {
         used.push((u64::from(sb.log_first), u64::from(sb.log_first) + u64::from(sb.log_blocks)));

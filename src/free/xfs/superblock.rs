@@ -1,5 +1,7 @@
 //! The superblock: `struct xfs_dsb` of `xfs_format.h`, believed as far as `xfs_validate_sb_common` of `xfs_sb.c` does.
 
+use std::ops::Range;
+
 use super::super::bytes::{be16, be32, be64};
 use super::super::checksum::crc32c;
 use super::{Outcome, Trouble};
@@ -204,6 +206,23 @@ impl Superblock {
     /// Where a block of a group lies in the volume, in bytes. The block lies in the group.
     pub fn at(&self, group: u32, block: u32) -> u64 {
         (u64::from(group) * u64::from(self.group_blocks) + u64::from(block)) << self.block_log
+    }
+
+    /// Bytes of a group's headers: four sectors.
+    pub fn header_bytes(&self) -> u64 {
+        4 * u64::from(self.sector_bytes)
+    }
+
+    /// Where a group's headers lie in the volume, in bytes.
+    pub fn header(&self, group: u32) -> Range<u64> {
+        let at = self.at(group, 0);
+        at..at + self.header_bytes()
+    }
+
+    /// Where the log lies in the volume, in bytes.
+    pub fn log(&self) -> Range<u64> {
+        let at = self.at(self.log_group, self.log_first);
+        at..at + (u64::from(self.log_blocks) << self.block_log)
     }
 
     /// The blocks of a group.

@@ -212,7 +212,8 @@ fn a_stream_gives_the_same_in_few_passes() {
             }
             passing = passing.again();
         }
-        assert!(passes <= 4, "{passes} passes");
+        // The trees of XFS lie behind the headers of their groups, and all else before what it tells of.
+        assert_eq!(passes, 1);
     }
 }
 
