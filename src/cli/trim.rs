@@ -54,25 +54,30 @@ pub fn apply(
 
 /// What a person reads of it.
 pub fn lines(findings: &Findings) -> Vec<String> {
-    let mut lines = Vec::new();
-    if let Some(why) = &findings.refused {
-        lines.push(format!("nothing was trimmed: {why}"));
-    } else {
-        lines.push(format!("trimmed: {} that filesystems have freed", Human(findings.free.bytes())));
-    }
-    lines.extend(findings.parts.iter().map(|part| format!("  {}", line(part))));
-    lines.extend(findings.note.iter().map(|note| format!("  {note}")));
-    lines
+    let first = match &findings.refused {
+        Some(why) => format!("nothing was trimmed: {why}"),
+        None => format!("trimmed: {} that filesystems have freed", Human(findings.free.bytes())),
+    };
+    std::iter::once(first).chain(indented(findings)).collect()
 }
 
 /// The same beforehand.
 pub fn planned(findings: &Findings) -> Vec<String> {
-    let mut lines = lines(findings);
-    lines[0] = match &findings.refused {
+    let first = match &findings.refused {
         Some(why) => format!("nothing can be trimmed: {why}"),
         None => format!("{} that filesystems have freed can be left out", Human(findings.free.bytes())),
     };
-    lines
+    std::iter::once(first).chain(indented(findings)).collect()
+}
+
+/// Each part, and why nothing counts as free, if so.
+pub fn parts(findings: &Findings) -> Vec<String> {
+    let refused = findings.refused.iter().map(|why| format!("nothing counts as freed: {why}"));
+    refused.chain(findings.parts.iter().map(line)).chain(findings.note.clone()).collect()
+}
+
+fn indented(findings: &Findings) -> impl Iterator<Item = String> + '_ {
+    findings.parts.iter().map(line).chain(findings.note.clone()).map(|line| format!("  {line}"))
 }
 
 /// One part, in words.

@@ -105,7 +105,7 @@ pub fn run(options: &MapArgs, quiet: bool, cancel: &Cancel) -> Result<()> {
             })?;
         } else if !json && !list && !quiet {
             let mut text = text::summary(&tally, &disk, text::Look::of_stdout());
-            for line in findings.iter().flat_map(trim::planned) {
+            for line in findings.iter().flat_map(trim::parts) {
                 text.push('\n');
                 text.push_str(&line);
             }

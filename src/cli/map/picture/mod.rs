@@ -105,7 +105,7 @@ pub fn draw(tally: &Tally, disk: &Disk, width: u32) -> Drawing {
         grid.mark(&mut drawing, partition.start, partition.number);
     }
     y = grid.bottom() + 14;
-    drawing.legend(margin, &mut y, tally, grid.cell_bytes);
+    drawing.legend(margin, &mut y, tally, grid.cell_bytes, disk.is_qcow2());
     let partitions = disk.partitions.lines();
     if !partitions.is_empty() {
         y += 8;
@@ -255,7 +255,7 @@ impl Drawing {
     }
 
     /// What the colours mean. Goes on in another line where one is not enough.
-    fn legend(&mut self, margin: u32, y: &mut u32, tally: &Tally, cell_bytes: u64) {
+    fn legend(&mut self, margin: u32, y: &mut u32, tally: &Tally, cell_bytes: u64, in_clusters: bool) {
         let packed = tally.sum(Kind::Compressed).extents > 0;
         let mut entries: Vec<(Vec<Colour>, &str)> = Vec::new();
         if packed {
@@ -271,7 +271,8 @@ impl Drawing {
         }
         let freed = tally.freed().unwrap_or_default();
         if freed.data > 0 {
-            entries.push((vec![FREED], "freed by its filesystem, stored"));
+            let stored = if in_clusters { "freed, in stored clusters" } else { "freed, stored" };
+            entries.push((vec![FREED], stored));
         }
         if freed.empty > 0 {
             entries.push((vec![TRIMMED], "freed, left out"));
