@@ -23,6 +23,7 @@ const V5_FEATURES2: u32 = 0x002 | 0x008 | 0x080 | CRC_BIT;
 
 /// `XFS_SB_FEAT_RO_COMPAT_*`: finobt, rmapbt, reflink, inobtcnt. None changes what the free-space trees say.
 const RO_COMPAT_KNOWN: u32 = 0b1111;
+const RO_COMPAT_FREE_INODES: u32 = 1 << 0;
 const RO_COMPAT_RMAP: u32 = 1 << 1;
 const RO_COMPAT_REFLINK: u32 = 1 << 2;
 /// `XFS_SB_FEAT_INCOMPAT_*`: ftype, spinodes, meta_uuid, bigtime, nrext64, exchrange, parent. None changes what the
@@ -55,6 +56,7 @@ pub(super) struct Superblock {
     /// `sb_fdblocks`.
     pub free_blocks: u64,
     pub has_lazy_counts: bool,
+    pub has_free_inodes: bool,
     pub has_rmap: bool,
     pub has_reflink: bool,
     /// The UUID that people see, and that the log bears.
@@ -192,6 +194,7 @@ impl Superblock {
             root_block: root_block as u32,
             free_blocks: be64(head, 144)?,
             has_lazy_counts: is_v5 || version & MORE_BITS != 0 && features2 & LAZY_COUNT_BIT != 0,
+            has_free_inodes: is_v5 && ro & RO_COMPAT_FREE_INODES != 0,
             has_rmap: is_v5 && ro & RO_COMPAT_RMAP != 0,
             has_reflink: is_v5 && ro & RO_COMPAT_REFLINK != 0,
             uuid,
