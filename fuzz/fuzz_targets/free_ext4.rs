@@ -47,7 +47,12 @@ fn ready(made: Made) -> Ready {
     assert_eq!(freed.note.is_some(), ext.needs_recovery(), "{}", made.name);
     let mut again = image.clone();
     Repair::SumsAndCounts.apply(&mut again);
-    assert_eq!(look(&again, Room::Plenty, ext4::freed).said.as_ref(), Ok(freed), "{}: repaired for the worse", made.name);
+    assert_eq!(
+        look(&again, Room::Plenty, ext4::freed).said.as_ref(),
+        Ok(freed),
+        "{}: repaired for the worse",
+        made.name
+    );
     let mut spots = ext.spots(&image);
     spots.extend(seen.asked.calls.into_iter().flatten());
     Ready { made, spots }

@@ -81,7 +81,8 @@ fn put_entries(image: &mut Image<'_>, at: u64, entries: &[Entry]) {
 fn gpt(parts: &[(u16, u16)], usable: (u8, u16), has_backup: bool) {
     let mut image = Image::new(&EMPTY);
     put_entries(&mut image, 0, &[Entry { kind: 6, start: 1, sectors: u16::MAX }]);
-    let usable = 34 + u64::from(usable.0)..=(34 + u64::from(usable.0) + u64::from(usable.1)).min(SECTORS - 34);
+    let usable =
+        34 + u64::from(usable.0)..=(34 + u64::from(usable.0) + u64::from(usable.1)).min(SECTORS - 34);
     let part = |&(first, less): &(u16, u16)| u64::from(first)..u64::from(first) + u64::from(less) + 1;
     let parts: Vec<Range<u64>> = parts.iter().map(part).collect();
     for (at, other, entries) in [(1, SECTORS - 1, 2), (SECTORS - 1, 1, SECTORS - 33)] {
@@ -90,7 +91,13 @@ fn gpt(parts: &[(u16, u16)], usable: (u8, u16), has_backup: bool) {
         }
         for (index, part) in (0u64..).zip(&parts) {
             let slot = entries * 512 + index * 128;
-            image.put(slot, &[0xaf, 0x3d, 0xc6, 0x0f, 0x83, 0x84, 0x72, 0x47, 0x8e, 0x79, 0x3d, 0x69, 0xd8, 0x47, 0x7d, 0xe4]);
+            image.put(
+                slot,
+                &[
+                    0xaf, 0x3d, 0xc6, 0x0f, 0x83, 0x84, 0x72, 0x47, 0x8e, 0x79, 0x3d, 0x69, 0xd8, 0x47, 0x7d,
+                    0xe4,
+                ],
+            );
             image.put(slot + 32, &[part.start.to_le_bytes(), (part.end - 1).to_le_bytes()].concat());
         }
         let header = at * 512;
@@ -125,7 +132,12 @@ fn check(image: &Image<'_>) -> Option<Table> {
         Err(Trouble::Failed(error)) => panic!("this disk can be read: {error}"),
     }?;
     let asked = image.asked();
-    assert!(asked.bytes <= 8 << 20 && asked.calls.len() < 200, "{} bytes, {}", asked.bytes, asked.calls.len());
+    assert!(
+        asked.bytes <= 8 << 20 && asked.calls.len() < 200,
+        "{} bytes, {}",
+        asked.bytes,
+        asked.calls.len()
+    );
     let sound: Vec<&Partition> = table.partitions.iter().filter(|part| part.doubt.is_none()).collect();
     let told = if table.scheme == Scheme::Gpt { gpt_entries(image) } else { Vec::new() };
     for part in &sound {

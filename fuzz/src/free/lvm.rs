@@ -43,19 +43,46 @@ pub fn fit(image: &mut Image<'_>) {
 #[derive(Arbitrary, Clone, Debug)]
 pub enum TextEdit {
     /// One of its numbers.
-    Number { which: u16, value: Value },
+    Number {
+        which: u16,
+        value: Value,
+    },
     /// One of its words, replaced by one that is known, or by one of its own.
-    Word { which: u16, by: u8 },
-    OwnWord { which: u16, by: u16 },
-    Byte { at: u16, byte: u8 },
-    Remove { at: u16, len: u8 },
-    Insert { at: u16, what: u8 },
+    Word {
+        which: u16,
+        by: u8,
+    },
+    OwnWord {
+        which: u16,
+        by: u16,
+    },
+    Byte {
+        at: u16,
+        byte: u8,
+    },
+    Remove {
+        at: u16,
+        len: u8,
+    },
+    Insert {
+        at: u16,
+        what: u8,
+    },
     /// A line again, elsewhere.
-    Line { from: u16, to: u16 },
+    Line {
+        from: u16,
+        to: u16,
+    },
     /// From one opening bracket to the one that closes it, again, elsewhere.
-    Section { from: u16, to: u16 },
+    Section {
+        from: u16,
+        to: u16,
+    },
     /// Sections inside of each other.
-    Nest { at: u16, depth: u16 },
+    Nest {
+        at: u16,
+        depth: u16,
+    },
 }
 
 #[derive(Arbitrary, Clone, Copy, Debug)]
@@ -67,10 +94,40 @@ pub enum Value {
 }
 
 const WORDS: [&str; 34] = [
-    "striped", "linear", "mirror", "raid1", "snapshot", "thin-pool", "thin", "cache", "vdo", "pv0", "pv1", "root", "swap",
-    "VISIBLE", "READ", "WRITE", "ALLOCATABLE", "EXPORTED", "stripes", "stripe_count", "stripe_size", "segment1",
-    "segment2", "start_extent", "extent_count", "segment_count", "extent_size", "pe_start", "pe_count", "dev_size",
-    "logical_volumes", "physical_volumes", "origin", "flags",
+    "striped",
+    "linear",
+    "mirror",
+    "raid1",
+    "snapshot",
+    "thin-pool",
+    "thin",
+    "cache",
+    "vdo",
+    "pv0",
+    "pv1",
+    "root",
+    "swap",
+    "VISIBLE",
+    "READ",
+    "WRITE",
+    "ALLOCATABLE",
+    "EXPORTED",
+    "stripes",
+    "stripe_count",
+    "stripe_size",
+    "segment1",
+    "segment2",
+    "start_extent",
+    "extent_count",
+    "segment_count",
+    "extent_size",
+    "pe_start",
+    "pe_count",
+    "dev_size",
+    "logical_volumes",
+    "physical_volumes",
+    "origin",
+    "flags",
 ];
 const PIECES: [&str; 14] =
     ["{", "}", "[", "]", "=", ",", "\"", "\n", "#", "\\", "x { }\n", "x = 1\n", "\"pv0\", 0,", "\0"];
@@ -115,7 +172,9 @@ impl TextEdit {
                 };
                 text.splice(run.clone(), new.to_string().into_bytes());
             }
-            Self::Word { which, by } => word(text, which, WORDS[usize::from(by) % WORDS.len()].as_bytes().to_vec()),
+            Self::Word { which, by } => {
+                word(text, which, WORDS[usize::from(by) % WORDS.len()].as_bytes().to_vec())
+            }
             Self::OwnWord { which, by } => {
                 let words = runs(text, is_word);
                 let Some(run) = words.get(usize::from(by) % words.len().max(1)) else { return };

@@ -45,7 +45,8 @@ impl Base {
     /// Puts another disk at a place of this one.
     pub fn lay(&mut self, at: u64, inside: Self) {
         let first = at as usize / PAGE;
-        for (slot, place) in self.index[first..].iter_mut().zip(inside.index).filter(|(_, place)| *place != 0) {
+        for (slot, place) in self.index[first..].iter_mut().zip(inside.index).filter(|(_, place)| *place != 0)
+        {
             *slot = self.pages.len() as u32 + place;
         }
         self.pages.extend(inside.pages);

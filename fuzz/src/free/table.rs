@@ -39,7 +39,8 @@ pub fn gpt_entries(image: &Image<'_>) -> Vec<Range<u64>> {
             let (count, each) = (image.le32(at + 80).min(1 << 13), image.le32(at + 84));
             let entries = image.le64(at + 72).saturating_mul(sector);
             for entry in (0..count).map(|index| entries.saturating_add(index * each)) {
-                let (first, last) = (image.le64(entry.saturating_add(32)), image.le64(entry.saturating_add(40)));
+                let (first, last) =
+                    (image.le64(entry.saturating_add(32)), image.le64(entry.saturating_add(40)));
                 told.push(first.saturating_mul(sector)..last.saturating_add(1).saturating_mul(sector));
             }
         }
@@ -52,7 +53,8 @@ pub fn spots(image: &Image<'_>) -> Vec<Range<u64>> {
     let mut spots = vec![446..512, 446..462, 462..478, 478..494, 494..510, 510..512];
     if image.get(SECTOR, 8) == b"EFI PART" {
         for at in headers(image) {
-            let fields = [(0, 8), (8, 4), (12, 4), (16, 4), (24, 8), (32, 8), (40, 8), (48, 8), (56, 16), (72, 8)];
+            let fields =
+                [(0, 8), (8, 4), (12, 4), (16, 4), (24, 8), (32, 8), (40, 8), (48, 8), (56, 16), (72, 8)];
             let more = [(80, 4), (84, 4), (88, 4), (0, 92)];
             spots.extend(fields.into_iter().chain(more).map(|(more, len)| at + more..at + more + len));
             let entries = image.le64(at + 72) * SECTOR;

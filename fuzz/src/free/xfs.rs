@@ -20,10 +20,10 @@ pub struct Xfs {
     pub log: Range<u64>,
 }
 
-/// Log2 of the bytes of a block of the log.
+/// Bytes of a block of the log.
 const LOG_BLOCK: u64 = 512;
-/// Blocks that a tree is followed for.
-const BLOCKS_MAX: usize = 4096;
+/// Blocks that a tree is followed for: far more than those of the bases have.
+const BLOCKS_MAX: usize = 64;
 const NONE: u64 = 0xffff_ffff;
 
 impl Xfs {
@@ -106,13 +106,14 @@ impl Xfs {
         }
         let mut free = Vec::new();
         for _ in 0..BLOCKS_MAX {
-            for record in (0..image.be16(at.saturating_add(6))).map(|index| at + self.header_bytes() + index * 8) {
+            let count = image.be16(at.saturating_add(6)).min(self.block / 8);
+            for record in (0..count).map(|index| at + self.header_bytes() + index * 8) {
                 let (start, len) = (image.be32(record), image.be32(record + 4));
                 let start = self.at(group, start);
                 free.push(start..start.saturating_add(len * self.block));
             }
             let right = image.be32(at.saturating_add(12));
-            if right == NONE {
+            if right == NONE || at >= image.len {
                 break;
             }
             at = self.at(group, right);
@@ -141,7 +142,8 @@ impl Xfs {
         for group in 0..self.groups {
             all.push(self.header(group, 0)..self.header(group, 4));
             // Below its root, the tree by size of version 5 is not read.
-            let by_size = self.tree(image, group, 1).into_iter().take(if self.is_v5 { 1 } else { BLOCKS_MAX });
+            let by_size =
+                self.tree(image, group, 1).into_iter().take(if self.is_v5 { 1 } else { BLOCKS_MAX });
             let other = self.roots(image, group).into_iter().map(|block| self.at(group, block));
             let blocks = self.tree(image, group, 0).into_iter().chain(by_size).chain(other);
             all.extend(blocks.map(|at| at..at + self.block));
@@ -201,7 +203,13 @@ impl Xfs {
             for at in (0..2).flat_map(|which| self.tree(image, group, which)) {
                 let body = at + self.header_bytes();
                 let used = image.be16(at + 6) * 8;
-                spots.extend([at..at + 16, at..body, body..body + 64, body..body + used.max(8), at..at + self.block]);
+                spots.extend([
+                    at..at + 16,
+                    at..body,
+                    body..body + 64,
+                    body..body + used.max(8),
+                    at..at + self.block,
+                ]);
             }
         }
         if let Some(at) = self.last_record(image) {
@@ -227,7 +235,8 @@ impl Repair {
             if self == Self::SumsAndCounts {
                 let lens = xfs.free(image, group);
                 let lens = lens.iter().map(|range| (range.end - range.start) / xfs.block);
-                let (all, longest) = lens.fold((0u64, 0), |(all, most), len| (all.saturating_add(len), len.max(most)));
+                let (all, longest) =
+                    lens.fold((0u64, 0), |(all, most), len| (all.saturating_add(len), len.max(most)));
                 image.put(agf + 52, &(all as u32).to_be_bytes());
                 image.put(agf + 56, &(longest as u32).to_be_bytes());
             }

@@ -160,7 +160,8 @@ impl Ext {
 
     pub fn group(&self, image: &Image<'_>, number: u64) -> Group {
         let at = self.descriptor_block(number) * self.block + number % self.per_block() * self.descriptor;
-        let word = |low, high| image.le32(at + low) | if self.is_wide() { image.le32(at + high) << 32 } else { 0 };
+        let word =
+            |low, high| image.le32(at + low) | if self.is_wide() { image.le32(at + high) << 32 } else { 0 };
         let high = if self.is_wide() { image.le16(at + 0x2c) << 16 } else { 0 };
         Group {
             at,
@@ -190,7 +191,14 @@ impl Ext {
             self.extents(image, root, &mut blocks, &mut tree, 2);
         } else {
             for slot in 0..15 {
-                self.mapped(image, image.le32(root + slot * 4), slot.saturating_sub(11), len, &mut blocks, &mut tree);
+                self.mapped(
+                    image,
+                    image.le32(root + slot * 4),
+                    slot.saturating_sub(11),
+                    len,
+                    &mut blocks,
+                    &mut tree,
+                );
             }
         }
         blocks.truncate(len as usize);
@@ -249,11 +257,25 @@ impl Ext {
         }
         if self.has_journal() {
             let inode = self.journal_inode(image);
-            spots.extend([(0, 2), (4, 4), (0x1a, 2), (0x20, 4), (0x28, 60), (0x28, 12), (0x6c, 4), (0x7c, 2), (0x80, 4)]
-                .map(|(at, len)| inode + at..inode + at + len));
+            spots.extend(
+                [
+                    (0, 2),
+                    (4, 4),
+                    (0x1a, 2),
+                    (0x20, 4),
+                    (0x28, 60),
+                    (0x28, 12),
+                    (0x6c, 4),
+                    (0x7c, 2),
+                    (0x80, 4),
+                ]
+                .map(|(at, len)| inode + at..inode + at + len),
+            );
             let (blocks, tree) = self.journal(image);
             spots.extend(blocks.first().map(|block| block * self.block..block * self.block + 0x60));
-            spots.extend(blocks.iter().skip(1).take(4).map(|block| block * self.block..(block + 1) * self.block));
+            spots.extend(
+                blocks.iter().skip(1).take(4).map(|block| block * self.block..(block + 1) * self.block),
+            );
             spots.extend(tree.iter().map(|block| block * self.block..block * self.block + 64));
         }
         spots

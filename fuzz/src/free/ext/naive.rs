@@ -39,18 +39,27 @@ pub fn metadata(ext: &Ext, image: &Image<'_>) -> Vec<Range<u64>> {
         let table = group.table..group.table.saturating_add(ext.table_blocks);
         let block = |at: u64| at..at.saturating_add(1);
         let descriptors = ext.groups.div_ceil(ext.per_block());
-        let mut blocks = vec![block(ext.descriptor_block(number)), block(group.bitmap), block(group.inode_bitmap), table];
+        let mut blocks =
+            vec![block(ext.descriptor_block(number)), block(group.bitmap), block(group.inode_bitmap), table];
         if ext.has_super(number) {
             let start = if number == 0 { ext.super_block() } else { ext.start(number) };
             let is_meta = number / ext.per_block() >= ext.first_meta;
             let behind = if is_meta { 0 } else { descriptors.min(ext.first_meta) + ext.reserved };
             blocks.push(start..start + 1 + behind);
         }
-        all.extend(blocks.into_iter().filter(|blocks| blocks.end <= ext.blocks).map(|blocks| ext.bytes(blocks)));
+        all.extend(
+            blocks.into_iter().filter(|blocks| blocks.end <= ext.blocks).map(|blocks| ext.bytes(blocks)),
+        );
     }
     if ext.has_journal() {
         let (blocks, tree) = ext.journal(image);
-        all.extend(blocks.into_iter().chain(tree).filter(|block| *block < ext.blocks).map(|at| ext.bytes(at..at + 1)));
+        all.extend(
+            blocks
+                .into_iter()
+                .chain(tree)
+                .filter(|block| *block < ext.blocks)
+                .map(|at| ext.bytes(at..at + 1)),
+        );
     }
     all
 }

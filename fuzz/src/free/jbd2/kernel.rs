@@ -201,7 +201,14 @@ impl Journal<'_, '_> {
     }
 
     /// Gives the block behind those that a descriptor describes.
-    fn descriptor(&mut self, pass: Pass, block: &[u8], next: u32, sequence: u32, sum: &mut u32) -> Answer<u32> {
+    fn descriptor(
+        &mut self,
+        pass: Pass,
+        block: &[u8],
+        next: u32,
+        sequence: u32,
+        sum: &mut u32,
+    ) -> Answer<u32> {
         if pass == Pass::Scan && self.has_v1() {
             *sum = crc32_be(*sum, block);
         }

@@ -24,11 +24,7 @@ pub fn set_recovery(image: &mut Image<'_>, ext: &Ext, needs: bool) {
 }
 
 /// The filesystem as it is once its journal was replayed: these blocks written, the journal empty.
-pub fn replayed<'a>(
-    image: &Image<'a>,
-    ext: &Ext,
-    blocks: &BTreeMap<u64, Vec<u8>>,
-) -> Image<'a> {
+pub fn replayed<'a>(image: &Image<'a>, ext: &Ext, blocks: &BTreeMap<u64, Vec<u8>>) -> Image<'a> {
     let mut after = image.clone();
     for (block, bytes) in blocks {
         after.put(block * ext.block, bytes);

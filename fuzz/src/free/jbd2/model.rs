@@ -53,7 +53,8 @@ impl Kind {
     /// `None` for what has no journal, or one that is not empty. What is left in its ring is of numbers that a case
     /// does not know of, and goes.
     pub fn of(mut made: Made) -> Option<Self> {
-        let ext = Ext::of(&Image::new(&made.base)).filter(|ext| ext.has_journal() && !ext.needs_recovery())?;
+        let ext =
+            Ext::of(&Image::new(&made.base)).filter(|ext| ext.has_journal() && !ext.needs_recovery())?;
         for block in ext.journal(&Image::new(&made.base)).0.into_iter().skip(1) {
             made.base.clear(ext.bytes(block..block + 1));
         }
@@ -180,7 +181,10 @@ impl<'a> Model<'a> {
         let end = ext.blocks.min(ext.start(number + 1));
         let clusters = (end - ext.start(number)) / ext.cluster;
         // Junk may have changed where things lie.
-        if group.is_uninit || group.bitmap >= ext.blocks || self.kind.metadata.binary_search(&group.bitmap).is_err() {
+        if group.is_uninit
+            || group.bitmap >= ext.blocks
+            || self.kind.metadata.binary_search(&group.bitmap).is_err()
+        {
             return;
         }
         let mut bitmap = self.current.get(group.bitmap * ext.block, ext.block as usize);

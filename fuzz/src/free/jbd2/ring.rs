@@ -81,7 +81,14 @@ pub struct Ring {
 
 impl Ring {
     /// The ring of a filesystem's journal, `blocks` long, written from `start` on, both as far as they go.
-    pub fn new(image: &mut Image<'_>, ext: &Ext, style: Style, blocks: u32, start: u32, sequence: u32) -> Self {
+    pub fn new(
+        image: &mut Image<'_>,
+        ext: &Ext,
+        style: Style,
+        blocks: u32,
+        start: u32,
+        sequence: u32,
+    ) -> Self {
         let places: Vec<u64> = ext.journal(image).0.iter().map(|block| block * ext.block).collect();
         let end = (16 + blocks).min(places.len() as u32);
         let start = 1 + start % (end - 1);
@@ -97,7 +104,18 @@ impl Ring {
         let uuid = image.get(at + 0x30, 16);
         let seed = crc32c(!0, &uuid);
         let parts = Vec::new();
-        Self { style, places, block: ext.block as usize, seed, uuid, next: start, end, left: end - 1, parts, time: 7 }
+        Self {
+            style,
+            places,
+            block: ext.block as usize,
+            seed,
+            uuid,
+            next: start,
+            end,
+            left: end - 1,
+            parts,
+            time: 7,
+        }
     }
 
     /// Fills the ring with what was there before: pieces of older transactions, data, zeros.
@@ -269,7 +287,13 @@ impl Ring {
     }
 
     /// Takes back the last blocks written, so that they never reached the disk; what is there is `image`'s.
-    pub fn tear(&mut self, image: &mut Image<'_>, before: &Image<'_>, keep: impl Fn(usize) -> bool, from: usize) {
+    pub fn tear(
+        &mut self,
+        image: &mut Image<'_>,
+        before: &Image<'_>,
+        keep: impl Fn(usize) -> bool,
+        from: usize,
+    ) {
         for (index, (place, ..)) in self.parts[from..].iter().enumerate() {
             if !keep(index) {
                 image.put(*place, &before.get(*place, self.block));
