@@ -159,12 +159,11 @@ impl Superblock {
             return Some(Err(Trouble::whole("its log lies on another device")));
         }
         let (log_group, log_first) = (log_start >> group_log, log_start & per_group);
-        let log_is_inside = |len: u64| log_first + u64::from(log_blocks) <= len;
         let group_len = |number: u64| u64::from(group_blocks).min(blocks - number * u64::from(group_blocks));
         if !is_log_length(log_blocks, block_log) {
             return nonsense("length of the log");
         }
-        if log_group >= u64::from(groups) || !log_is_inside(group_len(log_group)) {
+        if log_group >= u64::from(groups) || log_first + u64::from(log_blocks) > group_len(log_group) {
             return nonsense("place of the log");
         }
         let (root, inodes_log) = (be64(head, 56)?, u32::from(head[123]));

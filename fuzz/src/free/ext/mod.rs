@@ -181,12 +181,12 @@ impl Ext {
     /// The blocks of the journal, in its order, and those of its tree.
     pub fn journal(&self, image: &Image<'_>) -> (Vec<u64>, Vec<u64>) {
         let at = self.journal_inode(image);
-        let len = (image.le32(at + 4) | image.le32(at + 0x6c) << 32) / self.block;
-        let root = at + 0x28;
         let (mut blocks, mut tree) = (Vec::new(), Vec::new());
         if at >= image.len {
             return (blocks, tree);
         }
+        let len = (image.le32(at + 4) | image.le32(at + 0x6c) << 32) / self.block;
+        let root = at + 0x28;
         if image.le32(at + 0x20) & 0x8_0000 != 0 {
             self.extents(image, root, &mut blocks, &mut tree, 2);
         } else {
