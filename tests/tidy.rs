@@ -78,6 +78,7 @@ const UNSAFE: &[(&str, &str)] = &[
     ("src/buffers.rs", "aligned buffers: advice to the kernel about memory of our own"),
     ("src/scan/zero/avx2.rs", "SIMD: one call behind the run-time check, and unaligned loads"),
     ("src/encode/isal.rs", "ISA-L is a C library without a safe binding that reuses its buffers"),
+    ("fuzz/src/free/memory.rs", "an allocator that counts: what it is for is unsafe by its trait"),
     ("src/sink/writer/uring.rs", "io_uring: buffers are lent to the kernel until it answers"),
 ];
 

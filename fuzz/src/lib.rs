@@ -3,6 +3,7 @@
 
 pub mod cases;
 pub mod conversion;
+pub mod free;
 #[path = "../../tests/common/layout.rs"]
 pub mod layout;
 pub mod reader;

@@ -14,7 +14,8 @@ REPO = pathlib.Path(__file__).resolve().parents[2]
 FUZZ = REPO / "fuzz"
 WORK = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", REPO / "target")).resolve()
 # Bigger inputs find the same and cost more.
-INPUT_MAX = {"http_script": 8192, "header_read": 512, "parse": 256, "layout": 1024, "zero_scan": 1024}
+INPUT_MAX = {"http_script": 8192, "header_read": 512, "parse": 256, "layout": 1024, "zero_scan": 1024, "free_disk": 512,
+             "free_ext4": 512, "free_jbd2": 1024, "free_lvm": 512, "free_table": 512, "free_xfs": 512}
 INPUT_MAX_ELSE = 4096
 # A case that takes longer hangs; one that takes more memory is not bounded.
 CASE_SECONDS = 25

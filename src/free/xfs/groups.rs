@@ -76,7 +76,10 @@ impl Group {
         let mut used = kept(list, first, last, list_blocks)
             .filter(|kept| kept.iter().all(|&block| block < len))
             .ok_or_else(|| wrong("its list of kept blocks makes no sense"))?;
-        used.push(be32(agi, 20).ok_or_else(short)?);
+        used.extend([bno, cnt, be32(agi, 20).ok_or_else(short)?]);
+        if sb.has_free_inodes {
+            used.push(be32(agi, 328).ok_or_else(short)?);
+        }
         if sb.has_rmap {
             used.push(rmap);
         }

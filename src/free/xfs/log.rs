@@ -90,7 +90,7 @@ impl Scan {
             let word = |at| be32(block, at).unwrap_or(0);
             let is_header = word(0) == MAGIC;
             self.cycles.push(if is_header { word(4) } else { word(0) });
-            let has_bytes = block.iter().any(|&byte| byte != 0);
+            let has_bytes = block != [0; BLOCK];
             self.flags.push(if is_header { HEADER } else { 0 } | if has_bytes { BYTES } else { 0 });
         }
     }

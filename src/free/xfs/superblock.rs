@@ -25,6 +25,7 @@ const V5_FEATURES2: u32 = 0x002 | 0x008 | 0x080 | CRC_BIT;
 
 /// `XFS_SB_FEAT_RO_COMPAT_*`: finobt, rmapbt, reflink, inobtcnt. None changes what the free-space trees say.
 const RO_COMPAT_KNOWN: u32 = 0b1111;
+const RO_COMPAT_FREE_INODES: u32 = 1 << 0;
 const RO_COMPAT_RMAP: u32 = 1 << 1;
 const RO_COMPAT_REFLINK: u32 = 1 << 2;
 /// `XFS_SB_FEAT_INCOMPAT_*`: ftype, spinodes, meta_uuid, bigtime, nrext64, exchrange, parent. None changes what the
@@ -57,6 +58,7 @@ pub(super) struct Superblock {
     /// `sb_fdblocks`.
     pub free_blocks: u64,
     pub has_lazy_counts: bool,
+    pub has_free_inodes: bool,
     pub has_rmap: bool,
     pub has_reflink: bool,
     /// The UUID that people see, and that the log bears.
@@ -159,12 +161,11 @@ impl Superblock {
             return Some(Err(Trouble::whole("its log lies on another device")));
         }
         let (log_group, log_first) = (log_start >> group_log, log_start & per_group);
-        let log_is_inside = |len: u64| log_first + u64::from(log_blocks) <= len;
         let group_len = |number: u64| u64::from(group_blocks).min(blocks - number * u64::from(group_blocks));
         if !is_log_length(log_blocks, block_log) {
             return nonsense("length of the log");
         }
-        if log_group >= u64::from(groups) || !log_is_inside(group_len(log_group)) {
+        if log_group >= u64::from(groups) || log_first + u64::from(log_blocks) > group_len(log_group) {
             return nonsense("place of the log");
         }
         let (root, inodes_log) = (be64(head, 56)?, u32::from(head[123]));
@@ -194,6 +195,7 @@ impl Superblock {
             root_block: root_block as u32,
             free_blocks: be64(head, 144)?,
             has_lazy_counts: is_v5 || version & MORE_BITS != 0 && features2 & LAZY_COUNT_BIT != 0,
+            has_free_inodes: is_v5 && ro & RO_COMPAT_FREE_INODES != 0,
             has_rmap: is_v5 && ro & RO_COMPAT_RMAP != 0,
             has_reflink: is_v5 && ro & RO_COMPAT_REFLINK != 0,
             uuid,

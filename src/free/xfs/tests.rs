@@ -72,6 +72,38 @@ fn a_superblock_is_checked_before_it_is_believed() {
 }
 
 #[test]
+fn roots_of_all_trees_are_in_use() {
+    let seal = |sector: &mut [u8], at: usize| {
+        let crc = !crc32c(!0, sector);
+        sector[at..at + 4].copy_from_slice(&crc.to_le_bytes());
+    };
+    let mut head = superblock(true);
+    // finobt, rmapbt, reflink.
+    head[212..216].copy_from_slice(&7_u32.to_be_bytes());
+    head[224..228].fill(0);
+    seal(&mut head, 224);
+    let sb = Superblock::parse(&head, 8192 << 12).unwrap();
+    let [mut agf, mut agi, mut agfl] = [[0; 512]; 3];
+    let words = [(4, 1), (12, 4096), (16, 5), (20, 6), (24, 7), (28, 1), (32, 1), (88, 8)];
+    for (at, word) in words {
+        agf[at..at + 4].copy_from_slice(&u32::to_be_bytes(word));
+    }
+    for (at, word) in [(4, 1), (12, 4096), (20, 9), (328, 10)] {
+        agi[at..at + 4].copy_from_slice(&u32::to_be_bytes(word));
+    }
+    for (header, magic, uuid, crc) in
+        [(&mut agf, b"XAGF", 64, 216), (&mut agi, b"XAGI", 296, 312), (&mut agfl, b"XAFL", 8, 32)]
+    {
+        header[..4].copy_from_slice(magic);
+        header[uuid..uuid + 16].copy_from_slice(&UUID);
+        seal(header, crc);
+    }
+    let mut used = Group::parse(&[&head[..], &agf, &agi, &agfl].concat(), 0, &sb).unwrap().used;
+    used.sort_unstable();
+    assert_eq!(used, [5, 6, 7, 8, 9, 10]);
+}
+
+#[test]
 fn a_checksum_covers_all_but_itself() {
     let sb = superblock(true);
     assert!(checksum_is_right(&sb, 224));
