@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
-use snapcow::free::disk::{Findings, Verdict, look, look_at_once};
+use snapcow::free::disk::{Findings, Verdict, look, look_while_passing};
 use snapcow::free::stream::Passing;
 use snapcow::free::{Disk as _, Limits};
 use snapcow_fuzz::free::bases::{self, Made};
@@ -106,8 +106,7 @@ fn streamed(image: &Image<'_>, piece: u64, expected: &Findings) {
 }
 
 fn pass(passing: &Passing, image: &Image<'_>, piece: u64) -> Findings {
-    std::thread::scope(|scope| {
-        let looking = scope.spawn(|| look_at_once(passing, image.len, ALL));
+    let seen = look_while_passing(passing, image.len, ALL, || {
         for at in (0..image.len).step_by(piece as usize) {
             let end = image.len.min(at + piece);
             let bytes = image.read(std::slice::from_ref(&(at..end))).expect("it can be read").concat();
@@ -117,7 +116,7 @@ fn pass(passing: &Passing, image: &Image<'_>, piece: u64) -> Findings {
                 passing.offer(at, &bytes);
             }
         }
-        passing.end();
-        looking.join().expect("it does not panic").expect("it can be read")
-    })
+        Ok(())
+    });
+    seen.expect("it can be read")
 }

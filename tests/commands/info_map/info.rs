@@ -191,7 +191,7 @@ fn partition_tables_of_a_real_tool_are_read_to_their_ends() {
         child.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
         assert!(child.wait().unwrap().success(), "{script}");
     };
-    table("label: dos\nsize=4MiB\nsize=40MiB,type=5\nsize=8MiB\nsize=8MiB,type=82\n");
+    table("label: dos\np1: size=4MiB\np2: size=40MiB,type=5\np5: size=8MiB\np6: size=8MiB,type=82\n");
     let ours = info(&raw);
     let partitions = ours["partition_table"]["partitions"].as_array().unwrap();
     let named: Vec<_> = partitions

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::{FileDisk, LIMITS, MIB, Random, image, json_numbers, path_text, put, ready, run, run_with};
-use snapcow::free::disk::{Findings, Verdict, look, look_at_once};
+use snapcow::free::disk::{Findings, Verdict, look, look_at_once, look_while_passing};
 use snapcow::free::stream::Passing;
 use snapcow::free::{Disk, Limits, Trouble, Volume, ext4, swap, xfs};
 
@@ -172,7 +172,6 @@ fn stream(passing: &Passing, disk: &FileDisk, seed: u64, chunk_max: u64) {
         }
         at += len;
     }
-    passing.end();
 }
 
 #[test]
@@ -188,10 +187,9 @@ fn a_stream_gives_the_same_in_few_passes() {
         let mut passing = Passing::new(LIMITS);
         let mut passes = 0;
         loop {
-            let found = std::thread::scope(|scope| {
-                let reader = scope.spawn(|| look_at_once(&passing, disk.len(), LIMITS));
+            let found = look_while_passing(&passing, disk.len(), LIMITS, || {
                 stream(&passing, &disk, seed + passes, chunk_max);
-                reader.join().unwrap()
+                Ok(())
             });
             passes += 1;
             let missed: u64 = passing.missed().iter().map(|range| range.end - range.start).sum();
@@ -226,20 +224,19 @@ fn a_stream_that_ends_early_and_too_little_memory_leave_all_whole() {
     let made = made(folder.path());
     let disk = FileDisk::open(&made.path);
     let passing = Passing::new(LIMITS);
-    let found = std::thread::scope(|scope| {
-        let reader = scope.spawn(|| look_at_once(&passing, disk.len(), LIMITS));
+    let found = look_while_passing(&passing, disk.len(), LIMITS, || {
         let half = disk.read(std::slice::from_ref(&(0..disk.len() / 2))).unwrap().concat();
         passing.offer(0, &half);
-        passing.end();
-        reader.join().unwrap().unwrap()
+        Ok(())
     });
+    let found = found.unwrap();
     assert!(found.refused.is_some() && found.free.as_slice().is_empty(), "{found:?}");
     let passing = Passing::new(Limits { memory_bytes: 200 << 10 });
-    let found = std::thread::scope(|scope| {
-        let reader = scope.spawn(|| look_at_once(&passing, disk.len(), LIMITS));
+    let found = look_while_passing(&passing, disk.len(), LIMITS, || {
         stream(&passing, &disk, 1, 4 * MIB);
-        reader.join().unwrap().unwrap()
+        Ok(())
     });
+    let found = found.unwrap();
     assert!(found.refused.is_some() && found.free.as_slice().is_empty(), "{found:?}");
     assert!(passing.held_bytes() <= 200 << 10);
 }
