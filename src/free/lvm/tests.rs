@@ -104,6 +104,7 @@ fn flags_and_words_that_are_not_known_are_doubted() {
 fn extents_have_to_fit() {
     let group = parse(&(logical("one", 3, PLAIN, "") + &logical("two", 6, PLAIN, "")));
     assert!(doubt(&group, "one").unwrap().contains("one and two lie on the same extents"));
+    assert_eq!(doubt(&parse(&(logical("one", 3, PLAIN, "") + &logical("two", 7, PLAIN, ""))), "one"), None);
     // A kind that is not understood counts with all that it may take.
     let other = special("other", "type = \"new\"\nareas = [\n\"pv0\", 0\n]");
     assert!(doubt(&parse(&(logical("one", 3, PLAIN, "") + &other)), "one").is_some());
